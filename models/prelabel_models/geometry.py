@@ -36,7 +36,8 @@ def box_iou(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> NDArr
     sides = np.clip(bottom_right - top_left, 0.0, None)
     shared = sides[..., 0] * sides[..., 1]
     union = box_areas(a)[:, None] + box_areas(b)[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def nms(

@@ -138,7 +138,7 @@ class OnnxSession:
             self._session = None
 
 
-def open_session(path: Path, options: SessionOptions = SessionOptions()) -> OnnxSession:  # noqa: B008 - frozen
+def open_session(path: Path, options: SessionOptions = SessionOptions()) -> OnnxSession:
     """Make a session for the graph at `path`.
 
     Args:
@@ -199,9 +199,7 @@ def _create(ort: Any, model: Path | bytes, providers: list[Any], options: Sessio
     try:
         return ort.InferenceSession(source, config, providers=providers)
     except Exception as err:  # ONNX Runtime raises a dozen unrelated classes of its own
-        raise ModelUnusableError(
-            f"model: ONNX Runtime cannot load it: {_first_line(err)}"
-        ) from err
+        raise ModelUnusableError(f"model: ONNX Runtime cannot load it: {_first_line(err)}") from err
 
 
 def _tensor_info(node: Any) -> TensorInfo:

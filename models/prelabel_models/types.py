@@ -73,11 +73,11 @@ class Detections:
     @classmethod
     def empty(cls) -> Detections:
         """No objects."""
-        return cls(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        )
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
-    def take(self, rows: NDArray[np.integer] | slice, *, truncated: bool | None = None) -> Detections:
+    def take(
+        self, rows: NDArray[np.integer] | slice, *, truncated: bool | None = None
+    ) -> Detections:
         """The given rows, in the given order.
 
         Args:
@@ -115,7 +115,7 @@ class DetectOptions:
     """
 
     min_score: float = 0.25
-    class_min_scores: Mapping[int, float] = field(default=_NO_THRESHOLDS)
+    class_min_scores: Mapping[int, float] = field(default_factory=lambda: _NO_THRESHOLDS)
     class_ids: frozenset[int] | None = None
     nms_iou: float | None = 0.65
     class_agnostic_nms: bool = False

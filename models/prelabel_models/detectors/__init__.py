@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from prelabel_models.base import Detector
 from prelabel_models.cards import ModelCard
@@ -24,7 +25,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def family_class(family: str) -> type[object]:
+def family_class(family: str) -> Any:
     """The class of a family.
 
     Raises:
@@ -33,12 +34,13 @@ def family_class(family: str) -> type[object]:
     if family not in FAMILIES:
         raise CardError(f"card: family: expected one of {', '.join(FAMILIES)}, got {family!r}")
     module, _, name = FAMILIES[family].partition(":")
-    loaded: type[object] = getattr(importlib.import_module(module), name)
-    return loaded
+    return getattr(importlib.import_module(module), name)
 
 
 def load_detector(
-    card: ModelCard, files: Mapping[str, Path], options: SessionOptions = SessionOptions()  # noqa: B008 - frozen
+    card: ModelCard,
+    files: Mapping[str, Path],
+    options: SessionOptions = SessionOptions(),  # noqa: B008 - frozen
 ) -> Detector:
     """Load a detector.
 
@@ -58,5 +60,5 @@ def load_detector(
         return detector
     if "model" not in files:
         raise CardError(f"card: files: expected the role 'model', got {', '.join(files)}")
-    single: Detector = cls(card, open_session(files["model"], options))  # type: ignore[call-arg]
+    single: Detector = cls(card, open_session(files["model"], options))
     return single
