@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import cv2
@@ -81,19 +81,25 @@ class Candidates:
 
     Attributes:
         boxes_xyxy: (N, 4), in pixels of the model's input.
-        scores: (N, classes).
+        scores: (N, classes); or (N,) with `class_ids`. A row whose one score is 0 or less is
+            padding.
+        class_ids: (N,), for graphs that name one class per row.
         key_points: (N, K, 2), in pixels of the model's input.
         mask_coefficients: (N, M), weights of the mask prototypes.
     """
 
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
+    class_ids: NDArray[np.int64] | None = None
     key_points: NDArray[np.float32] | None = None
     mask_coefficients: NDArray[np.float32] | None = None
 
 
 class OnnxDetector(ABC):
-    """A detector with one graph and one image input. Thread-safe."""
+    """A detector with one graph and one image input. Thread-safe.
+
+    Families with `SUPPRESSES_IN_GRAPH` never run suppression here, whatever a request asks for.
+    """
 
     HABIT: ClassVar[PixelHabit]
     SUPPRESSES_IN_GRAPH: ClassVar[bool] = False
@@ -135,8 +141,7 @@ class OnnxDetector(ABC):
         self, output: RawOutput, prepared: Prepared, options: DetectOptions
     ) -> Detections:
         """See `base.Detector`."""
-        candidates = self.decode(output)
-        found, _ = select(candidates, prepared.transform, options)
+        found, _ = self.select(self.decode(output), prepared.transform, options)
         return found
 
     def close(self) -> None:
@@ -157,6 +162,14 @@ class OnnxDetector(ABC):
     @abstractmethod
     def decode(self, output: RawOutput) -> Candidates:
         """One image's raw outputs to candidates."""
+
+    def select(
+        self, candidates: Candidates, transform: Transform, options: DetectOptions
+    ) -> tuple[Detections, NDArray[np.int64]]:
+        """`select` with this model's labels and suppression."""
+        if self.SUPPRESSES_IN_GRAPH:
+            options = replace(options, nms_iou=None)
+        return select(candidates, transform, options, len(self._info.labels))
 
     def _find_input_size(self, card: ModelCard) -> tuple[int, int]:
         shape = self._session.inputs[0].shape
@@ -187,34 +200,64 @@ def _labels(card: ModelCard, class_count: int) -> tuple[str, ...]:
 
 
 def select(
-    candidates: Candidates, transform: Transform, options: DetectOptions
+    candidates: Candidates, transform: Transform, options: DetectOptions, class_count: int
 ) -> tuple[Detections, NDArray[np.int64]]:
     """Thresholds, suppression, and back to image pixels.
 
     Every (row, class) pair above its threshold is a detection of its own, as in the reference
     implementations' evaluation code.
 
+    Args:
+        candidates: Decoded rows.
+        transform: Between image and input.
+        options: What to keep.
+        class_count: Labels of the model.
+
     Returns:
         The detections, and the candidate row that each came from.
 
     Raises:
         NonFiniteOutputError: A score, or a box that would be kept, is NaN or infinite.
+        ModelUnusableError: The graph names a class that the model has no label for.
     """
     scores = candidates.scores
     if not np.isfinite(scores).all():
         raise NonFiniteOutputError("model: a score is NaN or infinite")
-    rows, class_ids = np.nonzero(scores >= options.thresholds(scores.shape[1])[None, :])
+    rows, class_ids = _above(scores, candidates.class_ids, options.thresholds(class_count))
     boxes = candidates.boxes_xyxy[rows]
     if not np.isfinite(boxes).all():
         raise NonFiniteOutputError("model: a box is NaN or infinite")
+    kept_scores = scores[rows] if scores.ndim == 1 else scores[rows, class_ids]
     key_points = None
     if candidates.key_points is not None:
         key_points = transform.points_to_image(candidates.key_points[rows])
     found = Detections(
         boxes_xyxy=transform.boxes_to_image(boxes),
-        scores=np.clip(scores[rows, class_ids], 0.0, 1.0).astype(np.float32),
+        scores=np.clip(kept_scores, 0.0, 1.0).astype(np.float32),
         class_ids=class_ids.astype(np.int64),
         key_points=key_points,
     )
     kept, truncated = suppress_rows(found, options)
     return found.take(kept, truncated=truncated), rows[kept].astype(np.int64)
+
+
+def _above(
+    scores: NDArray[np.float32], named: NDArray[np.int64] | None, least: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and classes at or above the thresholds `least`, shape (classes,)."""
+    if named is None:
+        if scores.shape[1] != len(least):
+            raise ModelUnusableError(
+                f"model: expected scores for {len(least)} classes, the run gave {scores.shape[1]}"
+            )
+        rows, class_ids = np.nonzero(scores >= least[None, :])
+        return rows, class_ids
+    live = np.flatnonzero(scores > 0)
+    wrong = live[(named[live] < 0) | (named[live] >= len(least))]
+    if wrong.size:
+        raise ModelUnusableError(
+            f"model: the graph named class {int(named[wrong[0]])}, but the model has "
+            f"{len(least)} labels"
+        )
+    rows = live[scores[live] >= least[named[live]]]
+    return rows, named[rows]
