@@ -21,6 +21,15 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "yolox": "prelabel_models.detectors.yolox:YoloxDetector",
         "yolox-decoded": "prelabel_models.detectors.yolox:YoloxDecodedDetector",
+        "yolov5": "prelabel_models.detectors.yolo:Yolov5Detector",
+        "yolov8": "prelabel_models.detectors.yolo:Yolov8Detector",
+        "yolov8-seg": "prelabel_models.detectors.yolo_seg:Yolov8SegDetector",
+        "yolo-e2e": "prelabel_models.detectors.yolo:YoloE2eDetector",
+        "yolo-nms": "prelabel_models.detectors.nms_graph:YoloNmsDetector",
+        "rtdetr": "prelabel_models.detectors.query:RtDetrDetector",
+        "dfine": "prelabel_models.detectors.query:DfineDetector",
+        "rfdetr": "prelabel_models.detectors.query:RfDetrDetector",
+        "detr": "prelabel_models.detectors.query:DetrDetector",
     }
 )
 
