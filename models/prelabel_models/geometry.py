@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,3 +111,24 @@ def suppress(found: Detections, options: DetectOptions) -> Detections:
     """The detections that `suppress_rows` keeps."""
     kept, truncated = suppress_rows(found, options)
     return found.take(kept, truncated=truncated)
+
+
+def rotated_boxes(outlines: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The smallest rectangle, at any angle, around each outline.
+
+    Args:
+        outlines: (N, K, 2) corners in pixels, K >= 3.
+
+    Returns:
+        (N, 5): centre x, centre y, width, height in pixels, clockwise angle in degrees in
+        [-90, 90). Of the two ways to name a rectangle the one with |angle| <= 45 is taken, so that
+        a level line of text is wide and not tall.
+    """
+    boxes = np.zeros((len(outlines), 5), np.float64)
+    for row, corners in enumerate(outlines):
+        (x, y), (width, height), angle = cv2.minAreaRect(np.asarray(corners, np.float32))
+        turns = round(angle / 90.0)  # OpenCV's range has changed between its versions
+        if turns % 2:
+            width, height = height, width
+        boxes[row] = x, y, width, height, angle - 90.0 * turns
+    return boxes

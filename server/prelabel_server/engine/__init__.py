@@ -1,0 +1,1 @@
+"""The engine: bounded queue, workers, caches, loaded models. Knows no protocol."""

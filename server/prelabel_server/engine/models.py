@@ -1,0 +1,171 @@
+"""Which models there are, and the loaded ones: loaded once, swapped whole, never half."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prelabel_models.base import Detector
+from prelabel_models.cards import ModelCard
+from prelabel_models.catalogue import catalogue
+from prelabel_models.detectors import load_detector
+from prelabel_models.errors import ModelNotFoundError, ModelsError
+from prelabel_models.session import SessionOptions
+from prelabel_models.store import ModelStore
+from prelabel_server.errors import ModelNotLoadedError, WrongTaskError
+
+logger = logging.getLogger(__name__)
+
+
+class DetectorRunner:
+    """A loaded detector as the scheduler sees it.
+
+    One object per load, so that a batch never mixes two versions of a model.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+
+    @property
+    def max_batch(self) -> int:
+        """Units that one run takes.
+
+        On the CPU one image at a time: with one thread per run a batch takes as long as its
+        members one after the other, so it would only make the first wait for the last.
+        """
+        info = self.detector.info
+        return 1 if info.device == "cpu" else info.max_batch
+
+    def run(self, units: Sequence[Any]) -> Sequence[Any]:
+        """See `scheduler.Runner`."""
+        return self.detector.infer(units)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A model that the server knows.
+
+    Attributes:
+        card: Its card.
+        runner: Set while it is loaded.
+        failure: Why the last attempt to load it failed; empty if it did not.
+        size_bytes: Of its files.
+    """
+
+    card: ModelCard
+    runner: DetectorRunner | None
+    failure: str
+    size_bytes: int
+
+
+class ModelManager:
+    """Loads models from a store on first use, or when told. Thread-safe.
+
+    Args:
+        store: Where cards and weights are.
+        options: Device and threads of every session.
+    """
+
+    def __init__(self, store: ModelStore, options: SessionOptions) -> None:
+        self._store = store
+        self._options = options
+        self._lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
+        self._loaded: dict[str, DetectorRunner] = {}
+        self._failures: dict[str, str] = {}
+        self._unloaded: set[str] = set()
+
+    def list(self) -> tuple[ModelStatus, ...]:
+        """Every model, loaded or not, by name."""
+        names = {stored.card.name for stored in self._store.list()}
+        names |= {name for name in catalogue() if self._in_package(name)}
+        return tuple(self.status(name) for name in sorted(names))
+
+    def status(self, name: str) -> ModelStatus:
+        """One model.
+
+        Raises:
+            ModelNotFoundError: There is none of this name.
+        """
+        stored = self._store.get(name)
+        with self._lock:
+            runner = self._loaded.get(name)
+            card = stored.card if runner is None else runner.detector.info.card
+            return ModelStatus(card, runner, self._failures.get(name, ""), stored.size_bytes)
+
+    async def detector(self, name: str) -> DetectorRunner:
+        """A loaded detector, loading it first if need be.
+
+        Raises:
+            ModelNotFoundError: There is none of this name.
+            ModelUnusableError: It cannot be loaded.
+            ModelNotLoadedError: It was unloaded by hand.
+            WrongTaskError: It is not a detector.
+        """
+        with self._lock:
+            runner = self._loaded.get(name)
+            unloaded = name in self._unloaded
+        if runner is not None:
+            return runner
+        if unloaded:
+            raise ModelNotLoadedError(f"model: {name!r} was unloaded; load it first")
+        return await asyncio.to_thread(self._load_once, name)
+
+    async def load(self, name: str) -> ModelStatus:
+        """Load a model, or load it anew; the version loaded before serves until then."""
+        await asyncio.to_thread(self._load, name)
+        return self.status(name)
+
+    def unload(self, name: str) -> ModelStatus:
+        """Let go of a model; runs in flight keep theirs until they end.
+
+        Raises:
+            ModelNotFoundError: There is none of this name.
+        """
+        self._store.get(name)
+        with self._lock:
+            self._loaded.pop(name, None)
+            self._unloaded.add(name)
+        return self.status(name)
+
+    def _load_once(self, name: str) -> DetectorRunner:
+        """Callers that arrive while a model is being loaded wait for it instead of loading it."""
+        with self._lock:
+            gate = self._loading.setdefault(name, threading.Lock())
+        with gate:
+            with self._lock:
+                runner = self._loaded.get(name)
+            return runner or self._load(name)
+
+    def _load(self, name: str) -> DetectorRunner:
+        card = self._store.get(name).card
+        if card.task != "detect":
+            raise WrongTaskError(f"model: {name!r} is for {card.task}, expected one for detect")
+        try:
+            runner = DetectorRunner(
+                load_detector(card, self._store.open_files(name), self._options)
+            )
+        except ModelsError as err:
+            with self._lock:
+                self._failures[name] = str(err)
+            raise
+        with self._lock:
+            self._loaded[name] = runner
+            self._failures.pop(name, None)
+            self._unloaded.discard(name)
+        info = runner.detector.info
+        logger.info(
+            "loaded model %s (%s) on %s with %s", name, info.digest, info.device, info.provider
+        )
+        return runner
+
+    def _in_package(self, name: str) -> bool:
+        try:
+            self._store.get(name)
+        except ModelNotFoundError:
+            return False
+        return True
