@@ -16,8 +16,10 @@ from prelabel_models.session import TensorInfo
 def cxcywh_to_xyxy(boxes_cxcywh: NDArray[np.floating]) -> NDArray[np.float32]:
     """Centre and size to corners; shape (N, 4) both ways, any unit."""
     boxes = np.asarray(boxes_cxcywh, np.float32)
-    half = boxes[:, 2:] / 2
-    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+    # What overflows here is refused where the box would be used.
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = boxes[:, 2:] / 2
+        return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -26,7 +28,7 @@ def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float32]:
     Raises:
         NonFiniteOutputError: A logit is NaN or infinite; its sigmoid could look like a score.
     """
-    scores: NDArray[np.float32] = 0.5 * (1 + np.tanh(finite_logits(logits) / 2))
+    scores = np.asarray(0.5 * (1 + np.tanh(finite_logits(logits) / 2)), np.float32)
     return scores
 
 

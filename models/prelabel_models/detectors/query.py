@@ -81,8 +81,9 @@ class QueryDetector(OnnxDetector):
 
     def relative_boxes(self, boxes_cxcywh: NDArray[Any]) -> NDArray[np.float32]:
         """Relative (cx, cy, w, h) to (x1, y1, x2, y2) in pixels of the input; (N, 4)."""
-        width, height = self._input_size
-        return cxcywh_to_xyxy(boxes_cxcywh) * np.array([width, height] * 2, np.float32)
+        size = np.array(self._input_size * 2, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return cxcywh_to_xyxy(boxes_cxcywh) * size
 
     def logits_and_boxes(self, card: ModelCard, what: str) -> int:
         """Find the two raw outputs; the boxes are known by name, or by their length of 4.

@@ -57,7 +57,9 @@ class Yolov5Detector(OnnxDetector):
     def decode(self, output: RawOutput) -> Candidates:
         """Corners from centres; score = objectness x class score."""
         raw = np.asarray(output[0], np.float32)
-        return Candidates(cxcywh_to_xyxy(raw[:, :4]), raw[:, 4:5] * raw[:, 5:])
+        with np.errstate(over="ignore", invalid="ignore"):  # `select` refuses what comes of it
+            scores = raw[:, 4:5] * raw[:, 5:]
+        return Candidates(cxcywh_to_xyxy(raw[:, :4]), scores)
 
 
 class Yolov8Detector(OnnxDetector):
