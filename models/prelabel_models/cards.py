@@ -196,7 +196,10 @@ def dump_card(card: ModelCard) -> str:
 
 def _lean(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _lean(v) for k, v in value.items() if v not in (None, "", 0)}
+        # `size: 0` says nothing; `pad_value: 0` does.
+        return {
+            k: _lean(v) for k, v in value.items() if v not in (None, "") and (k, v) != ("size", 0)
+        }
     return list(value) if isinstance(value, tuple) else value
 
 
