@@ -19,7 +19,7 @@ from prelabel_models.types import RgbImage
 BOX = (20.0, 10.0, 60.0, 50.0)
 CLASS_ID, SCORE, CLASSES = 1, 0.8, 3
 LABELS = ("ant", "bee", "cat")
-QUERIES, ROWS = 12, 10
+QUERIES, ROWS = 60, 10
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -152,7 +152,12 @@ CASES: Mapping[str, tuple[str, Callable[[], Outputs], Mapping[str, tuple[int, ..
 
 
 def save_case(
-    folder: Path, name: str, *, outputs: Outputs | None = None, tile_batch: bool = False
+    folder: Path,
+    name: str,
+    *,
+    outputs: Outputs | None = None,
+    tile_batch: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the graph of a case; `outputs` replaces its own."""
     _, make, inputs = CASES[name]
@@ -162,4 +167,5 @@ def save_case(
         inputs=inputs,
         input_dtypes={"orig_target_sizes": np.int64},
         tile_batch=tile_batch,
+        metadata=metadata,
     )

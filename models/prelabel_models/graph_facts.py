@@ -1,0 +1,112 @@
+"""What an ONNX file says about itself, weights aside: inputs, outputs, metadata, operators."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prelabel_models.errors import ModelUnusableError
+from prelabel_models.session import TensorInfo
+
+# Names of a thousand classes take about 30 kB; a longer text is not a list of names.
+_MAX_METADATA_CHARS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """A graph from outside.
+
+    Attributes:
+        inputs: Inputs that a caller must fill; initialisers are not among them.
+        outputs: In the graph's order. A shape of () stands for an undeclared one too.
+        metadata: The file's own key-value pairs.
+        producer: Name and version of the exporter; may be empty.
+        operators: Operator types, with their domain before a `:` if it is not ONNX's own.
+    """
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    metadata: Mapping[str, str]
+    producer: str
+    operators: frozenset[str]
+
+    @property
+    def image(self) -> TensorInfo | None:
+        """The first input of shape (batch, 3 or unknown, height, width); None without one."""
+        for tensor in self.inputs:
+            if len(tensor.shape) == 4 and tensor.shape[1] in (3, None):
+                return tensor
+        return None
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) of the image input in pixels; 0 where it varies."""
+        image = self.image
+        return (0, 0) if image is None else (image.shape[3] or 0, image.shape[2] or 0)
+
+    def names(self) -> tuple[str, ...]:
+        """Class names from the metadata (`names`, as Ultralytics writes it); empty without."""
+        found = _parsed(self.metadata.get("names", ""))
+        if isinstance(found, dict):
+            by_number = {str(key): name for key, name in found.items()}
+            found = [by_number.get(str(i)) for i in range(len(found))]
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            return ()
+        return tuple(found)
+
+
+def read_graph(path: Path) -> GraphFacts:
+    """Read the outside of a graph; files that it refers to are not opened.
+
+    Args:
+        path: An `.onnx` file.
+
+    Raises:
+        ModelUnusableError: Not an ONNX graph, or cut short.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except Exception as err:  # the protobuf parser's errors have no common base
+        raise ModelUnusableError(
+            "model: the file is not an ONNX graph, or it is damaged or cut short"
+        ) from err
+    if not model.graph.output:
+        raise ModelUnusableError("model: the file holds no graph with an output; is it cut short?")
+    known = {tensor.name for tensor in model.graph.initializer}
+    return GraphFacts(
+        inputs=tuple(_tensor(v) for v in model.graph.input if v.name not in known),
+        outputs=tuple(_tensor(v) for v in model.graph.output),
+        metadata={p.key: p.value for p in model.metadata_props},
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        operators=frozenset(
+            f"{n.domain}:{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type
+            for n in model.graph.node
+        ),
+    )
+
+
+def _tensor(value: Any) -> TensorInfo:
+    import onnx
+
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
+    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    return TensorInfo(value.name, shape, f"tensor({name})")
+
+
+def _parsed(text: str) -> Any:
+    """A JSON or Python literal; None if it is neither."""
+    if not text or len(text) > _MAX_METADATA_CHARS:
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        # The parsers give up on deep nesting with the last two.
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return parse(text)
+    return None
