@@ -11,11 +11,10 @@ from typing import Any
 
 from prelabel_models.base import Detector
 from prelabel_models.cards import ModelCard
-from prelabel_models.catalogue import catalogue
 from prelabel_models.detectors import load_detector
-from prelabel_models.errors import ModelNotFoundError, ModelsError
+from prelabel_models.errors import ModelsError
 from prelabel_models.session import SessionOptions
-from prelabel_models.store import ModelStore
+from prelabel_models.store import ModelStore, StoredModel
 from prelabel_server.errors import ModelNotLoadedError, WrongTaskError
 
 logger = logging.getLogger(__name__)
@@ -81,9 +80,7 @@ class ModelManager:
 
     def list(self) -> tuple[ModelStatus, ...]:
         """Every model, loaded or not, by name."""
-        names = {stored.card.name for stored in self._store.list()}
-        names |= {name for name in catalogue() if self._in_package(name)}
-        return tuple(self.status(name) for name in sorted(names))
+        return tuple(self._status(stored) for stored in self._store.list())
 
     def status(self, name: str) -> ModelStatus:
         """One model.
@@ -91,11 +88,7 @@ class ModelManager:
         Raises:
             ModelNotFoundError: There is none of this name.
         """
-        stored = self._store.get(name)
-        with self._lock:
-            runner = self._loaded.get(name)
-            card = stored.card if runner is None else runner.detector.info.card
-            return ModelStatus(card, runner, self._failures.get(name, ""), stored.size_bytes)
+        return self._status(self._store.get(name))
 
     async def detector(self, name: str) -> DetectorRunner:
         """A loaded detector, loading it first if need be.
@@ -163,9 +156,9 @@ class ModelManager:
         )
         return runner
 
-    def _in_package(self, name: str) -> bool:
-        try:
-            self._store.get(name)
-        except ModelNotFoundError:
-            return False
-        return True
+    def _status(self, stored: StoredModel) -> ModelStatus:
+        name = stored.card.name
+        with self._lock:
+            runner = self._loaded.get(name)
+            card = stored.card if runner is None else runner.detector.info.card
+            return ModelStatus(card, runner, self._failures.get(name, ""), stored.size)

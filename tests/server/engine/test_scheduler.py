@@ -233,7 +233,7 @@ async def test_work_that_cannot_be_ready_in_time_is_refused_at_the_door() -> Non
     with pytest.raises(QueueFullError, match="deadline"):
         await scheduler.submit(Double(runner, 2), deadline=time.monotonic() + 0.001)
     runner.gate.set()
-    assert await asyncio.gather(first, waiting) == [2000, 2]
+    assert list(await asyncio.gather(first, waiting)) == [2000, 2]
     await scheduler.drain(5)
 
 
@@ -288,7 +288,7 @@ async def test_drain_finishes_what_was_admitted_and_refuses_the_rest() -> None:
     with pytest.raises(DrainingError):
         await scheduler.submit(Double(runner, 4), deadline=soon())
     runner.gate.set()
-    assert await asyncio.gather(first, waiting) == [2000, 6]
+    assert list(await asyncio.gather(first, waiting)) == [2000, 6]
     assert await draining
 
 
