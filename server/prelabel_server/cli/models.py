@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ from prelabel_server.cli.common import (
 
 if TYPE_CHECKING:  # imported where used: the light client shows the help without them
     from prelabel_models.cards import ModelCard
+    from prelabel_models.probe import ProbeReport
     from prelabel_models.store import ModelStore, StoredModel
 
 # Width of tables that no terminal limits; digests and addresses stay on one line.
@@ -108,7 +109,7 @@ def info(name: NameArgument, store: StoreOption = None, as_json: JsonOption = Fa
     details = _details(card, stored)
     if as_json:
         return _print_json(details)
-    table = _table("key", "value", title=card.name, header=False)
+    table = _table("key", "value", header=False)
     for key, value in details.items():
         if value not in (None, "", [], {}):
             table.add_row(key, _in_words(value))
@@ -183,6 +184,34 @@ def verify(
 
 
 @app.command()
+def check(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="An .onnx file.")
+    ],
+    card: CardOption = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=1.0, help="Seconds that the trial may take.")
+    ] = 20.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Try a detector in a guarded process; print its card, or why it does not fit."""
+    with reported_errors(), _models_installed():
+        from prelabel_models.adding import card_from_file
+        from prelabel_models.probe import probe
+
+        written = card_from_file(card, None, {"model": file}) if card else None
+        report = probe(file, written, timeout_s)
+    if as_json:
+        _print_json(_report(report))
+    else:
+        for line in _findings(report):
+            typer.echo(line, err=True)
+        typer.echo(report.card_yaml, nl=False)
+    if not report.ok:
+        raise fail(report.problem)
+
+
+@app.command()
 def remove(name: NameArgument, store: StoreOption = None) -> None:
     """Forget a model; delete its files unless another model uses them."""
     with reported_errors():
@@ -209,7 +238,7 @@ class _models_installed(AbstractContextManager[None]):  # noqa: N801 - reads as 
 
 def _card_for(name: str, files: Mapping[str, Path], path: Path | None) -> ModelCard:
     """The card given, or the catalogue's for these digests, or a guess, which is announced."""
-    from prelabel_models.adding import card_from_file, guess_card
+    from prelabel_models.adding import card_from_file, draft_card
     from prelabel_models.catalogue import card_for_files
 
     if path is not None:
@@ -217,8 +246,8 @@ def _card_for(name: str, files: Mapping[str, Path], path: Path | None) -> ModelC
     known = card_for_files(name, files)
     if known is not None:
         return known
-    guessed = guess_card(name, files)
-    typer.echo("guessed from the file; correct it with --card and --replace:", err=True)
+    guessed = draft_card(name, files)
+    typer.echo("guessed; correct it with --card and --replace:", err=True)
     for reason in guessed.reasons:
         typer.echo(f"  {reason}", err=True)
     return guessed.card
@@ -271,6 +300,7 @@ def _details(card: ModelCard, stored: StoredModel | None) -> dict[str, Any]:
 
     details = {**_row(card, stored), "digest": card.digest(), **msgspec.to_builtins(card)}
     details["labels"] = list(card.label_names())
+    details["preprocess"] = {k: v for k, v in details["preprocess"].items() if v is not None}
     details["origin"] = stored.origin if stored else "catalogue"
     details["missing"] = list(stored.missing) if stored else list(card.files)
     return details
@@ -287,6 +317,29 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def _report(report: ProbeReport) -> dict[str, Any]:
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(report)
+    return found
+
+
+def _findings(report: ProbeReport) -> Iterator[str]:
+    from prelabel_models.identify import tensors_in_words
+
+    if report.identification is not None:
+        yield report.identification.summary
+        yield tensors_in_words(report.identification)
+    if report.ok:
+        width, height = report.input_size
+        yield (
+            f"runs: input {width}x{height}, {len(report.labels)} labels, up to {report.max_batch} "
+            f"images at once; loaded in {report.load_ms:.0f} ms, one image in "
+            f"{report.run_ms:.0f} ms, {report.peak_bytes / 1e6:.0f} MB at most"
+        )
+    yield from report.notes
 
 
 def _say_added(stored: StoredModel, as_json: bool) -> None:
@@ -309,8 +362,8 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
-def _table(*columns: str, title: str | None = None, header: bool = True) -> Table:
-    table = Table(title=title, show_header=header, box=None, pad_edge=False)
+def _table(*columns: str, header: bool = True) -> Table:
+    table = Table(show_header=header, box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     return table
