@@ -89,7 +89,7 @@ def draft_card(name: str, files: Mapping[str, Path]) -> GuessedCard:
         )
     what = (report.identification.summary,) if report.identification else ()
     card = msgspec.structs.replace(report.card, name=name)
-    return GuessedCard(card, (*what, *report.notes, _NO_LICENSE))
+    return GuessedCard(card, tuple(dict.fromkeys((*what, *report.notes, _NO_LICENSE))))
 
 
 def guess_card(name: str, files: Mapping[str, Path]) -> GuessedCard:

@@ -204,7 +204,7 @@ def check(
     if as_json:
         _print_json(_report(report))
     else:
-        for line in _findings(report):
+        for line in dict.fromkeys(_findings(report)):
             typer.echo(line, err=True)
         typer.echo(report.card_yaml, nl=False)
     if not report.ok:
