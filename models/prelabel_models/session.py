@@ -104,6 +104,7 @@ class OnnxSession:
         self.outputs = tuple(_tensor_info(o) for o in session.get_outputs())
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         self._output_names = [o.name for o in self.outputs]
+        self._half_inputs = {i.name for i in self.inputs if i.dtype == "tensor(float16)"}
 
     @property
     def batchable(self) -> bool:
@@ -121,7 +122,8 @@ class OnnxSession:
         if session is None:
             raise ModelUnusableError("model: the session is closed")
         try:
-            outputs: list[NDArray[Any]] = session.run(self._output_names, dict(feeds))
+            typed = {name: self._as_declared(name, value) for name, value in feeds.items()}
+            outputs: list[NDArray[Any]] = session.run(self._output_names, typed)
         except Exception as err:  # ONNX Runtime raises a dozen unrelated classes of its own
             raise ModelUnusableError(f"model: the run failed: {_first_line(err)}") from err
         return outputs
@@ -131,6 +133,11 @@ class OnnxSession:
         batch = tensors[0][None] if len(tensors) == 1 else np.stack(tensors)
         outputs = self.run({self.inputs[0].name: batch})
         return [tuple(o[i] for o in outputs) for i in range(len(tensors))]
+
+    def _as_declared(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
+        """float32 as float16 where the graph was exported in half precision."""
+        half = value.dtype == np.float32 and name in self._half_inputs
+        return value.astype(np.float16) if half else value
 
     def close(self) -> None:
         """Free the session's memory once no run is in flight."""

@@ -90,6 +90,6 @@ def labels_needed(card: ModelCard) -> int:
 def shapes(tensors: Sequence[TensorInfo]) -> str:
     """Names and shapes for an error's text, for example `output0 (?, 84, 8400)`."""
     return ", ".join(
-        f"{t.name} ({', '.join('?' if axis is None else str(axis) for axis in t.shape)})"
+        f"{t.name[:60]} ({', '.join('?' if axis is None else str(axis) for axis in t.shape)})"
         for t in tensors
     )

@@ -257,6 +257,20 @@ def test_habit_of_each_kind_reaches_the_tensor(tmp_path: Path) -> None:
     np.testing.assert_allclose(detr[:, 0, 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["yolov8", "yolo-e2e", "rtdetr raw", "detr"])
+def test_graph_in_half_precision_is_fed_half_precision(tmp_path: Path, name: str) -> None:
+    family, make, inputs = CASES[name]
+    graph = save_constant_graph(
+        tmp_path / "m.onnx",
+        {key: value.astype(np.float16) for key, value in make().items()},
+        inputs=inputs,
+        input_dtypes=dict.fromkeys(inputs, np.float16),
+    )
+    detector = load_detector(make_card(family, labels=LABELS), {"model": graph})
+    found = detect(detector, picture(), DetectOptions(min_score=0.3))
+    np.testing.assert_allclose(found.boxes_xyxy, [BOX], atol=0.2)
+
+
 def test_varying_axes_are_resolved_by_the_labels(tmp_path: Path) -> None:
     outputs = CASES["yolov8 transposed"][1]()
     graph = save_constant_graph(
