@@ -66,7 +66,7 @@ def one_row_output(facts: GraphFacts) -> list[Find]:
         return found
     if _is_recogniser(facts):
         reason = "rows of character scores for a strip of text"
-        found.append(Find("rapidocr", 0.9, reason, role="recognizer", labels=("text",)))
+        found.append(Find("rapidocr", 0.9, reason, role="rec", labels=("text",)))
         return found
     if b == 6 and (a is None or a <= _MOST_ROWS) and a != cells:
         reason = "rows of 6: corners, score and class, finished in the graph"
@@ -241,7 +241,7 @@ def maps(facts: GraphFacts) -> list[Find]:
                 "rapidocr",
                 0.6,
                 "a map as large as the image, of where text is",
-                role="detector",
+                role="det",
                 labels=("text",),
             )
         ]
@@ -251,7 +251,7 @@ def maps(facts: GraphFacts) -> list[Find]:
                 "rapidocr",
                 0.5,
                 "a map of a varying image, of where text may be",
-                role="detector",
+                role="det",
                 labels=("text",),
             )
         ]
@@ -261,18 +261,36 @@ def maps(facts: GraphFacts) -> list[Find]:
 def segmenters(facts: GraphFacts) -> list[Find]:
     """Segment Anything and its relatives, by the names that their exporters write."""
     inputs, outputs = {i.name for i in facts.inputs}, {o.name for o in facts.outputs}
-    if {"batched_images", "batched_point_coords", "batched_point_labels"} <= inputs:
-        return [Find("efficientsam", 0.95, "image and points in one graph", task="segment")]
-    if {"high_res_feats_0", "high_res_feats_1"} <= inputs and "point_coords" in inputs:
+    if {"batched_point_coords", "batched_point_labels"} <= inputs:
+        if "batched_images" in inputs:
+            reason = "takes image and points in one graph"
+            return [_segmenter("efficientsam", "model", reason)]
+        return [_segmenter("efficientsam", "decoder", "takes an embedding and batched points")]
+    if "batched_images" in inputs:
+        return [_segmenter("efficientsam", "encoder", "gives an embedding of batched images")]
+    # Exporters end this name in `feats_0` or `features1`.
+    if any(name.startswith("high_res_feat") for name in inputs) and "point_coords" in inputs:
         return [_segmenter("sam2", "decoder", "takes the embedding, finer features and points")]
     if {"image_embeddings", "point_coords", "point_labels"} <= inputs:
         return [_segmenter("sam", "decoder", "takes an image embedding and points")]
-    if {"high_res_feats_0", "high_res_feats_1"} <= outputs:
+    if any(name.startswith("high_res_feat") for name in outputs):
         return [_segmenter("sam2", "encoder", "gives an embedding and two finer features")]
     shape = facts.outputs[0].shape
     if "image_embeddings" in outputs or (len(outputs) == 1 and shape[1:] == (256, 64, 64)):
         return [_segmenter("sam", "encoder", "gives an image embedding of 256x64x64")]
     return []
+
+
+def text_direction(facts: GraphFacts) -> list[Find]:
+    """The classifier between an OCR detector and its recogniser: upright or upside down."""
+    image, first = facts.image, facts.outputs[0]
+    if image is None or len(facts.outputs) != 1 or first.shape[1:] != (2,):
+        return []
+    width, height = facts.input_size
+    if image.name != "x" or (width, height) not in ((0, 0), (0, 48), (192, 48), (160, 80)):
+        return []
+    reason = "two scores for a strip of text, upright or upside down"
+    return [Find("rapidocr", 0.5, reason, role="cls", labels=("text",))]
 
 
 def _segmenter(family: str, role: str, reason: str) -> Find:
@@ -288,6 +306,7 @@ RULES: tuple[Callable[[GraphFacts], list[Find]], ...] = (
     queries,
     maps,
     segmenters,
+    text_direction,
 )
 
 

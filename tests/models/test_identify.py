@@ -105,14 +105,40 @@ def test_text_graphs_are_known_by_map_and_strip(tmp_path: Path) -> None:
     both: dict[str, tuple[Axis, ...]] = {"x": ("n", 3, "h", "w")}
     strip: dict[str, tuple[Axis, ...]] = {"x": ("n", 3, 48, "w")}
     found = identify(graph(tmp_path, {"maps": ("n", 1, "h", "w")}, inputs=both)).guesses[0]
-    assert (found.family, found.role) == ("rapidocr", "detector")
+    assert (found.family, found.role) == ("rapidocr", "det")
     found = identify(graph(tmp_path, {"rows": ("n", "t", 6625)}, inputs=strip)).guesses[0]
-    assert (found.family, found.role) == ("rapidocr", "recognizer")
+    assert (found.family, found.role) == ("rapidocr", "rec")
+
+
+def test_text_direction_is_part_of_reading_and_other_pairs_of_scores_are_not(
+    tmp_path: Path,
+) -> None:
+    shapes: dict[str, tuple[Axis, ...]] = {"out": ("n", 2)}
+    found = identify(graph(tmp_path, shapes, inputs={"x": ("n", 3, "h", "w")})).guesses[0]
+    assert (found.family, found.role) == ("rapidocr", "cls")
+    assert identify(graph(tmp_path, shapes, inputs=image(224))).guesses == ()
 
 
 @pytest.mark.parametrize(
     ("inputs", "outputs", "family", "role"),
     [
+        (
+            {"batched_images": ("n", 3, "h", "w")},
+            {"image_embeddings": ("n", 256, 64, 64)},
+            "efficientsam",
+            "encoder",
+        ),
+        (
+            {
+                "image_embeddings": (1, 256, 64, 64),
+                "batched_point_coords": (1, 1, "n", 2),
+                "batched_point_labels": (1, 1, "n"),
+                "orig_im_size": (2,),
+            },
+            {"output_masks": (1, 1, 3, "h", "w"), "iou_predictions": (1, 1, 3)},
+            "efficientsam",
+            "decoder",
+        ),
         (image(1024), {"image_embeddings": (1, 256, 64, 64)}, "sam", "encoder"),
         (
             {
