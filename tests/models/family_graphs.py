@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.graphs import save_constant_graph
+from models.graphs import Axis, save_constant_graph
 from prelabel_models.types import RgbImage
 
 BOX = (20.0, 10.0, 60.0, 50.0)
@@ -160,7 +160,8 @@ def save_case(
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the graph of a case; `outputs` replaces its own."""
-    _, make, inputs = CASES[name]
+    _, make, fixed = CASES[name]
+    inputs: dict[str, tuple[Axis, ...]] = {key: ("batch", *s[1:]) if tile_batch else s for key, s in fixed.items()}
     return save_constant_graph(
         folder / "model.onnx",
         outputs or make(),

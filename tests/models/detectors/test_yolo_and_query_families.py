@@ -26,9 +26,6 @@ from prelabel_models.types import DetectOptions
 
 every_case = pytest.mark.parametrize("name", CASES)
 
-# Graphs whose two inputs cannot share a batch axis in the constant builder.
-BATCHABLE = [name for name in CASES if len(CASES[name][2]) == 1]
-
 
 def load(
     folder: Path, name: str, *, outputs: Outputs | None = None, tile_batch: bool = False
@@ -48,7 +45,7 @@ def test_known_object_comes_back_in_image_pixels(tmp_path: Path, name: str) -> N
     assert detector.info.input_size == (64, 64)
 
 
-@pytest.mark.parametrize("name", BATCHABLE)
+@every_case
 def test_batch_of_two_gives_each_image_its_own_frame(tmp_path: Path, name: str) -> None:
     detector = load(tmp_path, name, tile_batch=True)
     assert detector.info.max_batch >= 2
