@@ -136,15 +136,18 @@ def _fill_mask(canvas: RgbImage, proposal: Proposal, color: Rgb) -> None:
 
 def _draw_shape(canvas: RgbImage, proposal: Proposal, color: Rgb, pen: Pen) -> None:
     halo = ink_on(color)
+    # A dark or light rim keeps a line visible on a ground of its own colour; beside a line of one
+    # pixel it would be all that is seen.
+    rim = [(halo, pen.line_px + 2)] if pen.line_px > 1 else []
+    strokes = [*rim, (color, pen.line_px)]
     corners = _corners(proposal)
     if corners is None:
         x1, y1, x2, y2 = _whole(proposal.box)
-        # A dark or light rim keeps the line visible on a ground of its own colour.
-        for tone, line in ((halo, pen.line_px + 2), (color, pen.line_px)):
+        for tone, line in strokes:
             cv2.rectangle(canvas, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), tone, line)
     else:
         ring = np.round(corners * (1 << _SHIFT)).astype(np.int32)
-        for tone, line in ((halo, pen.line_px + 2), (color, pen.line_px)):
+        for tone, line in strokes:
             cv2.polylines(canvas, [ring], True, tone, line, cv2.LINE_AA, _SHIFT)
     for x, y in proposal.key_points:
         spot = (round(x * (1 << _SHIFT)), round(y * (1 << _SHIFT)))
@@ -180,7 +183,7 @@ def _draw_chips(
     height, width = canvas.shape[:2]
     pad = max(2, pen.font_px // 4)
     inks = [render(caption(p), pen.font_px) for p in ranked]
-    boxes = [_on_line(_whole(p.box), pen.line_px) for p in ranked]
+    boxes = [_on_line(_bounds(p), pen.line_px) for p in ranked]
     sizes = [(ink.shape[1] + 2 * pad, ink.shape[0] + pad // 2) for ink in inks]
     spots = place_chips(boxes, sizes, (width, height))
     for (x1, y1, x2, y2), ink, color in reversed(list(zip(spots, inks, colors, strict=True))):
@@ -203,6 +206,15 @@ def stamp(canvas: RgbImage, ink: NDArray[np.uint8], corner: tuple[int, int], col
     part = canvas[y + top : y + ink.shape[0], x + left : x + ink.shape[1]]
     alpha = ink[top : top + part.shape[0], left : left + part.shape[1], None] / 255.0
     part[:] = np.round(part * (1 - alpha) + np.asarray(color) * alpha).astype(np.uint8)
+
+
+def _bounds(proposal: Proposal) -> Rect:
+    corners = _corners(proposal)
+    if corners is None:
+        return _whole(proposal.box)
+    x1, y1 = corners.min(axis=0).tolist()
+    x2, y2 = corners.max(axis=0).tolist()
+    return _whole((x1, y1, x2, y2))
 
 
 def _on_line(box: Rect, line_px: int) -> Rect:
