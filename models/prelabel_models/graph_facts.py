@@ -83,10 +83,12 @@ def read_graph(path: Path) -> GraphFacts:
     return GraphFacts(
         inputs=tuple(_tensor(v) for v in model.graph.input if v.name not in known),
         outputs=tuple(_tensor(v) for v in model.graph.output),
-        metadata={p.key: p.value for p in model.metadata_props},
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        metadata={_text(p.key): _text(p.value) for p in model.metadata_props},
+        producer=f"{_text(model.producer_name)} {_text(model.producer_version)}".strip(),
         operators=frozenset(
-            f"{n.domain}:{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type
+            _text(n.op_type)
+            if n.domain in ("", "ai.onnx")
+            else f"{_text(n.domain)}:{_text(n.op_type)}"
             for n in model.graph.node
         ),
     )
@@ -97,8 +99,14 @@ def _tensor(value: Any) -> TensorInfo:
 
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
-    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-    return TensorInfo(value.name, shape, f"tensor({name})")
+    known = kind.elem_type in onnx.TensorProto.DataType.values()
+    name = onnx.TensorProto.DataType.Name(kind.elem_type).lower() if known else "unknown"
+    return TensorInfo(_text(value.name), shape, f"tensor({name})")
+
+
+def _text(value: str | bytes) -> str:
+    """The protobuf parser hands out bytes where a text is not UTF-8."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _parsed(text: str) -> Any:

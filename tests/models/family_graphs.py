@@ -161,7 +161,9 @@ def save_case(
 ) -> Path:
     """Write the graph of a case; `outputs` replaces its own."""
     _, make, fixed = CASES[name]
-    inputs: dict[str, tuple[Axis, ...]] = {key: ("batch", *s[1:]) if tile_batch else s for key, s in fixed.items()}
+    inputs: dict[str, tuple[Axis, ...]] = {
+        key: ("batch", *shape[1:]) if tile_batch else shape for key, shape in fixed.items()
+    }
     return save_constant_graph(
         folder / "model.onnx",
         outputs or make(),

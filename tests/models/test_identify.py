@@ -256,6 +256,25 @@ def test_other_files_are_refused_in_words(tmp_path: Path, content: bytes) -> Non
         identify(path)
 
 
+@settings(max_examples=200, deadline=None)
+@given(case=st.sampled_from(sorted(CASES)), cut=st.floats(0, 4), data=st.data())
+def test_damaged_graphs_are_read_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, case: str, cut: float, data: st.DataObject
+) -> None:
+    path = save_case(tmp_path_factory.getbasetemp(), case, metadata={"names": NAMES})
+    content = bytearray(path.read_bytes())
+    # Most bytes are zeros of a constant; damage to those tells nothing.
+    spots = [i for i, byte in enumerate(content) if byte]
+    for spot in data.draw(st.lists(st.sampled_from(spots), min_size=1, max_size=5)):
+        content[spot] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: int(len(content) * min(cut, 1.0))])
+    try:
+        found = identify(path)
+    except ModelUnusableError:
+        return
+    assert found.summary
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("file", "family"),
