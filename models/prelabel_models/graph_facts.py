@@ -45,9 +45,13 @@ class GraphFacts:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(width, height) of the image input in pixels; 0 where it varies."""
-        image = self.image
-        return (0, 0) if image is None else (image.shape[3] or 0, image.shape[2] or 0)
+        """(width, height) of the image input in pixels; 0 where it varies or there is none."""
+        if self.image is not None:
+            return self.image.shape[3] or 0, self.image.shape[2] or 0
+        first = self.inputs[0].shape if self.inputs else ()
+        if len(first) == 4 and first[3] == 3:  # channels last, as TensorFlow's graphs have them
+            return first[2] or 0, first[1] or 0
+        return 0, 0
 
     def names(self) -> tuple[str, ...]:
         """Class names from the metadata (`names`, as Ultralytics writes it); empty without."""

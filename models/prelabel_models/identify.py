@@ -112,7 +112,7 @@ def _guess(facts: GraphFacts, find: Find) -> Guess:
     labels, source = _labels(facts, find)
     reason = find.reason
     if source == "count" and not find.classes:
-        reason += "; the graph does not tell its classes, so COCO's 80 are assumed: check them"
+        reason += f"; the graph does not tell its classes, so {find.assumed} is assumed: check it"
     return Guess(
         family=find.family,
         task=find.task,
@@ -134,8 +134,8 @@ def _labels(facts: GraphFacts, find: Find) -> tuple[tuple[str, ...] | str, str]:
         return ("coco80" if names == COCO80 else names), "metadata"
     if find.classes in _BY_COUNT:
         return _BY_COUNT[find.classes], "count"
-    if find.needs_labels and not find.classes:
-        return "coco80", "count"
+    if find.assumed and not find.classes:
+        return find.assumed, "count"
     return (), ""
 
 

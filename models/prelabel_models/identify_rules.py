@@ -21,6 +21,7 @@ from prelabel_models.graph_facts import GraphFacts
 # of an input of 256 pixels and more has over 1300 cells.
 _MOST_ROWS = 1000
 _LOWEST_VOCABULARY = 30  # text recognisers have at least the letters of one alphabet
+_SSD_HINTS = (("box",), ("score",), ("label", "class"))
 _P6_STRIDES = (8, 16, 32, 64)
 
 
@@ -36,7 +37,7 @@ class Find:
         task: Of the family.
         role: Of the file in a card.
         labels: Names that the family itself fixes.
-        needs_labels: The family refuses a card without labels.
+        assumed: Label set to start from where the family needs labels and nothing tells them.
     """
 
     family: str
@@ -46,7 +47,7 @@ class Find:
     task: TaskName = "detect"
     role: str = "model"
     labels: tuple[str, ...] = ()
-    needs_labels: bool = False
+    assumed: str = ""
 
 
 def one_row_output(facts: GraphFacts) -> list[Find]:
@@ -70,7 +71,7 @@ def one_row_output(facts: GraphFacts) -> list[Find]:
         return found
     if b == 6 and (a is None or a <= _MOST_ROWS) and a != cells:
         reason = "rows of 6: corners, score and class, finished in the graph"
-        found.append(Find("yolo-e2e", 0.9, reason, needs_labels=True))
+        found.append(Find("yolo-e2e", 0.9, reason, assumed="coco80"))
     found += _grid_rows(facts, a, b, cells)
     found += _joined_queries(facts, a, b, cells)
     return found
@@ -171,19 +172,22 @@ def finished(facts: GraphFacts) -> list[Find]:
     if finished_outputs(facts.outputs) is not None and sizes:
         reason = "labels, boxes and scores, scaled by a second input of sizes"
         return [
-            Find("rtdetr", 0.8, reason, needs_labels=True),
-            Find("dfine", 0.75, f"{reason} (the same form)", needs_labels=True),
+            Find("rtdetr", 0.8, reason, assumed="coco80"),
+            Find("dfine", 0.75, f"{reason} (the same form)", assumed="coco80"),
         ]
+    if any(n.startswith("detection_boxes") for n in names):
+        # TensorFlow counts COCO's categories from 1.
+        reason = "TensorFlow's names of boxes, classes and scores"
+        return [Find("ssd", 0.9, reason, assumed="coco91")]
     roles = output_roles(names)
-    if roles is not None and facts.image is not None:
-        if any(n.startswith("detection_") for n in names):
-            return [Find("ssd", 0.9, "TensorFlow's names of boxes, classes, scores and count")]
-        if len(facts.outputs[roles["boxes"]].shape) == 3:
-            reason = "count, boxes, scores and classes, suppressed in the graph"
-            return [Find("yolo-nms", 0.9, reason, needs_labels=True)]
-    three = {hint for hint in ("box", "score", "label") for n in names if hint in n}
-    if len(three) == 3 or any(n.startswith("detection_") for n in names):
-        return [Find("ssd", 0.7, "boxes, scores and classes, decoded in the graph")]
+    rows = len(facts.outputs[roles["boxes"]].shape) if roles is not None else 0
+    if rows == 3 and facts.image is not None:
+        reason = "count, boxes, scores and classes, suppressed in the graph"
+        return [Find("yolo-nms", 0.9, reason, assumed="coco80")]
+    parts = [any(hint in n for n in names for hint in h) for h in _SSD_HINTS]
+    if all(parts):
+        reason = "boxes, scores and classes, decoded in the graph"
+        return [Find("ssd", 0.7, reason, assumed="coco80")]
     if len(names) == 2 and {"boxes", "scores"} == set(names):
         classes = next((o.shape[-1] for o in facts.outputs if o.name.lower() == "scores"), 0) or 0
         return [Find("ssd", 0.5, "boxes and a score for each class", max(classes - 1, 0))]

@@ -101,6 +101,25 @@ def test_nanodet_and_yunet_are_known_by_their_names(tmp_path: Path) -> None:
     assert (best.family, best.labels) == ("yunet", ("face",))
 
 
+def test_boxes_scores_and_classes_are_the_ssd_family(tmp_path: Path) -> None:
+    flow: dict[str, tuple[Axis, ...]] = {
+        "detection_boxes": (1, 100, 4),
+        "detection_classes": (1, 100),
+        "detection_scores": (1, 100),
+        "num_detections": (1,),
+    }
+    last: dict[str, tuple[Axis, ...]] = {"image": (1, 300, 320, 3)}
+    found = identify(graph(tmp_path, flow, inputs=last))
+    assert (found.guesses[0].family, found.guesses[0].labels) == ("ssd", "coco91")
+    assert found.input_size == (320, 300)
+    zoo: dict[str, tuple[Axis, ...]] = {
+        "bboxes": (1, "n", 4),
+        "labels": (1, "n"),
+        "scores": (1, "n"),
+    }
+    assert identify(graph(tmp_path, zoo, inputs=image(300))).guesses[0].family == "ssd"
+
+
 def test_text_graphs_are_known_by_map_and_strip(tmp_path: Path) -> None:
     both: dict[str, tuple[Axis, ...]] = {"x": ("n", 3, "h", "w")}
     strip: dict[str, tuple[Axis, ...]] = {"x": ("n", 3, 48, "w")}
@@ -237,7 +256,7 @@ def test_hostile_names_are_passed_over(tmp_path_factory: pytest.TempPathFactory,
 def test_assumed_labels_are_said_to_be_assumed(tmp_path: Path) -> None:
     best = identify(save_case(tmp_path, "yolo-nms")).guesses[0]
     assert best.labels == "coco80"
-    assert "assumed: check them" in best.reason
+    assert "so coco80 is assumed: check it" in best.reason
 
 
 def test_guesses_are_ranked_and_doubt_is_named(tmp_path: Path) -> None:
