@@ -30,6 +30,11 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "dfine": "prelabel_models.detectors.query:DfineDetector",
         "rfdetr": "prelabel_models.detectors.query:RfDetrDetector",
         "detr": "prelabel_models.detectors.query:DetrDetector",
+        "fastestdet": "prelabel_models.detectors.fastestdet:FastestDetDetector",
+        "nanodet": "prelabel_models.detectors.nanodet:NanodetDetector",
+        "ultraface": "prelabel_models.detectors.ultraface:UltraFaceDetector",
+        "yunet": "prelabel_models.detectors.yunet:YunetDetector",
+        "ssd": "prelabel_models.detectors.ssd:SsdDetector",
     }
 )
 

@@ -177,17 +177,23 @@ class OnnxDetector(ABC):
             raise ModelUnusableError(
                 f"model: expected one image input of shape (batch, 3, height, width), got {shape}"
             )
+        return self._agreed_size(card, shape[3], shape[2])
+
+    def _agreed_size(
+        self, card: ModelCard, graph_width: int | None, graph_height: int | None
+    ) -> tuple[int, int]:
+        """(width, height) from the graph, else the card, else the family's habit."""
         own = card.preprocess
         width, height = self.HABIT.default_size
         for axis, graph_value, card_value in (
-            ("width", shape[3], own.width),
-            ("height", shape[2], own.height),
+            ("width", graph_width, own.width),
+            ("height", graph_height, own.height),
         ):
             if graph_value is not None and card_value not in (None, graph_value):
                 raise CardError(
                     f"card: preprocess.{axis}: the graph takes {graph_value}, got {card_value}"
                 )
-        return shape[3] or own.width or width, shape[2] or own.height or height
+        return graph_width or own.width or width, graph_height or own.height or height
 
 
 def _labels(card: ModelCard, class_count: int) -> tuple[str, ...]:
