@@ -175,7 +175,10 @@ def open_session(path: Path, options: SessionOptions = SessionOptions()) -> Onnx
             f"device: {options.device} was asked for, but ONNX Runtime fell back to {active}; "
             "is the CUDA version that onnxruntime-gpu expects installed?"
         )
-    return OnnxSession(session, kind if kind == "cpu" else f"{kind}:{number}", active)
+    try:
+        return OnnxSession(session, kind if kind == "cpu" else f"{kind}:{number}", active)
+    except UnicodeDecodeError as err:
+        raise ModelUnusableError("model: a name in the graph is not UTF-8") from err
 
 
 def _provider_list(ort: Any, kind: str, number: int) -> list[Any]:

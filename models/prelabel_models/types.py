@@ -146,4 +146,4 @@ class DetectOptions:
 
 def _in_unit_interval(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:  # also false for NaN
-        raise OptionError(name, f"{name}: expected a number in [0, 1], got {value}")
+        raise OptionError(name, f"{name}: expected a number in [0, 1], got {value:g}")

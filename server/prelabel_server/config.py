@@ -25,6 +25,9 @@ class Limits:
         default_deadline_s: Where a caller sets none.
         decode_budget_bytes: Decoded images held at a time.
         image_cache_bytes: Encoded images kept for reuse by digest.
+        embedding_cache_bytes: Encoded images of segmenters, about 4 MiB each for SAM.
+        embedding_ttl_s: An embedding that nobody used for so long is let go.
+        mask_cache_bytes: Low-resolution masks that later requests refine, 256 KiB each for SAM.
         max_metadata_bytes: Of one call.
     """
 
@@ -37,6 +40,9 @@ class Limits:
     default_deadline_s: float = 30.0
     decode_budget_bytes: int = 512 * 2**20
     image_cache_bytes: int = 256 * 2**20
+    embedding_cache_bytes: int = 512 * 2**20
+    embedding_ttl_s: float = 3600.0
+    mask_cache_bytes: int = 64 * 2**20
     max_metadata_bytes: int = 16 * 2**10
 
 

@@ -3,6 +3,7 @@
     RequestError
     ├── InvalidFieldError        a field is missing, out of range or contradicts another
     ├── ImageNotCachedError      an image named by digest is no longer held
+    ├── MaskNotCachedError       a mask named by token is no longer held
     ├── SourceNotAllowedError    this way of naming an image is turned off
     ├── WrongTaskError           the model does not do this task
     ├── ModelNotLoadedError      the model was unloaded by hand
@@ -34,6 +35,10 @@ class InvalidFieldError(RequestError):
 
 class ImageNotCachedError(RequestError):
     """An image named by digest is not held for this caller."""
+
+
+class MaskNotCachedError(RequestError):
+    """A mask named by token is not held for this caller, image and model."""
 
 
 class SourceNotAllowedError(RequestError):

@@ -97,6 +97,14 @@ class LocalClient:
         for entry in pending:
             yield _item(*entry)
 
+    def model(self, name: str) -> types.Model:
+        """See `prelabel.Client.model`.
+
+        Raises:
+            ModelNotFoundError: There is none of this name.
+        """
+        return _convert.model_from_proto(converters.model_to_proto(self._handlers.model(name)))
+
     async def _detect(
         self,
         image: _images.ImageInput,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prelabel_models.base import Detector
+from prelabel_models.base import Detector, ModelInfo
 from prelabel_models.cards import ModelCard
 from prelabel_models.detectors import load_detector
 from prelabel_models.errors import ModelsError
+from prelabel_models.segmenters import load_segmenter
+from prelabel_models.segmenters.base import Segmenter
 from prelabel_models.session import SessionOptions
 from prelabel_models.store import ModelStore, StoredModel
 from prelabel_server.errors import ModelNotLoadedError, WrongTaskError
@@ -44,19 +46,41 @@ class DetectorRunner:
         return self.detector.infer(units)
 
 
+class SegmenterRunner:
+    """A loaded segmenter as the scheduler sees it; units are calls that use it.
+
+    Encoders of these models fill a core (or a GPU) with one image: nothing is batched.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+
+    @property
+    def max_batch(self) -> int:
+        """See `scheduler.Runner`."""
+        return 1
+
+    def run(self, units: Sequence[Callable[[], Any]]) -> Sequence[Any]:
+        """See `scheduler.Runner`."""
+        return [unit() for unit in units]
+
+
+Loaded = DetectorRunner | SegmenterRunner
+
+
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
     """A model that the server knows.
 
     Attributes:
         card: Its card.
-        runner: Set while it is loaded.
+        info: Set while it is loaded.
         failure: Why the last attempt to load it failed; empty if it did not.
         size_bytes: Of its files.
     """
 
     card: ModelCard
-    runner: DetectorRunner | None
+    info: ModelInfo | None
     failure: str
     size_bytes: int
 
@@ -74,7 +98,7 @@ class ModelManager:
         self._options = options
         self._lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
-        self._loaded: dict[str, DetectorRunner] = {}
+        self._loaded: dict[str, Loaded] = {}
         self._failures: dict[str, str] = {}
         self._unloaded: set[str] = set()
 
@@ -99,14 +123,17 @@ class ModelManager:
             ModelNotLoadedError: It was unloaded by hand.
             WrongTaskError: It is not a detector.
         """
-        with self._lock:
-            runner = self._loaded.get(name)
-            unloaded = name in self._unloaded
-        if runner is not None:
-            return runner
-        if unloaded:
-            raise ModelNotLoadedError(f"model: {name!r} was unloaded; load it first")
-        return await asyncio.to_thread(self._load_once, name)
+        loaded = await self._ready(name, "detect")
+        if not isinstance(loaded, DetectorRunner):
+            raise _wrong_task(name, "detect")
+        return loaded
+
+    async def segmenter(self, name: str) -> SegmenterRunner:
+        """A loaded segmenter; errors as for `detector`."""
+        loaded = await self._ready(name, "segment")
+        if not isinstance(loaded, SegmenterRunner):
+            raise _wrong_task(name, "segment")
+        return loaded
 
     async def load(self, name: str) -> ModelStatus:
         """Load a model, or load it anew; the version loaded before serves until then."""
@@ -125,40 +152,62 @@ class ModelManager:
             self._unloaded.add(name)
         return self.status(name)
 
-    def _load_once(self, name: str) -> DetectorRunner:
+    async def _ready(self, name: str, task: str) -> Loaded:
+        with self._lock:
+            loaded = self._loaded.get(name)
+            unloaded = name in self._unloaded
+        if loaded is not None:
+            return loaded
+        if unloaded:
+            raise ModelNotLoadedError(f"model: {name!r} was unloaded; load it first")
+        if self._store.get(name).card.task != task:  # before its weights are read
+            raise _wrong_task(name, task)
+        return await asyncio.to_thread(self._load_once, name)
+
+    def _load_once(self, name: str) -> Loaded:
         """Callers that arrive while a model is being loaded wait for it instead of loading it."""
         with self._lock:
             gate = self._loading.setdefault(name, threading.Lock())
         with gate:
             with self._lock:
-                runner = self._loaded.get(name)
-            return runner or self._load(name)
+                loaded = self._loaded.get(name)
+            return loaded or self._load(name)
 
-    def _load(self, name: str) -> DetectorRunner:
-        card = self._store.get(name).card
-        if card.task != "detect":
-            raise WrongTaskError(f"model: {name!r} is for {card.task}, expected one for detect")
+    def _load(self, name: str) -> Loaded:
         try:
-            runner = DetectorRunner(
-                load_detector(card, self._store.open_files(name), self._options)
-            )
+            loaded = self._open(self._store.get(name).card)
         except ModelsError as err:
             with self._lock:
                 self._failures[name] = str(err)
             raise
         with self._lock:
-            self._loaded[name] = runner
+            self._loaded[name] = loaded
             self._failures.pop(name, None)
             self._unloaded.discard(name)
-        info = runner.detector.info
+        info = _info(loaded)
         logger.info(
             "loaded model %s (%s) on %s with %s", name, info.digest, info.device, info.provider
         )
-        return runner
+        return loaded
+
+    def _open(self, card: ModelCard) -> Loaded:
+        files = self._store.open_files(card.name)
+        if card.task == "segment":
+            return SegmenterRunner(load_segmenter(card, files, self._options))
+        return DetectorRunner(load_detector(card, files, self._options))
 
     def _status(self, stored: StoredModel) -> ModelStatus:
         name = stored.card.name
         with self._lock:
-            runner = self._loaded.get(name)
-            card = stored.card if runner is None else runner.detector.info.card
-            return ModelStatus(card, runner, self._failures.get(name, ""), stored.size)
+            loaded = self._loaded.get(name)
+            info = None if loaded is None else _info(loaded)
+            card = stored.card if info is None else info.card
+            return ModelStatus(card, info, self._failures.get(name, ""), stored.size)
+
+
+def _info(loaded: Loaded) -> ModelInfo:
+    return loaded.detector.info if isinstance(loaded, DetectorRunner) else loaded.segmenter.info
+
+
+def _wrong_task(name: str, wanted: str) -> WrongTaskError:
+    return WrongTaskError(f"model: {name!r} does not {wanted}; see ListModels for those that do")

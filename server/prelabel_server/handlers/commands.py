@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prelabel_models.base import ModelInfo
 from prelabel_models.images import ImageHeader
 from prelabel_models.masks import CocoRle, Polygon
+from prelabel_models.segmenters.base import Prompts
 from prelabel_models.types import Detections
 from prelabel_server.engine.scheduler import Priority
 
@@ -46,6 +50,14 @@ class ImageDigest:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image that a session keeps, with the digest that was computed once."""
+
+    data: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePath:
     """A file below a named root."""
 
@@ -60,7 +72,7 @@ class ImageUrl:
     url: str
 
 
-ImageSource = ImageBytes | ImageDigest | ImagePath | ImageUrl
+ImageSource = ImageBytes | ImageDigest | HeldImage | ImagePath | ImageUrl
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +159,104 @@ class DetectAnswer:
     detections: Detections
     names: tuple[str, ...]
     masks: tuple[EncodedMask, ...]
+    timings: AnswerTimings
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOptions:
+    """What an answer with masks is to hold; see the contract."""
+
+    max_masks: int = 0
+    mask_encoding: MaskEncoding = MaskEncoding.COCO_RLE
+    polygon_tolerance_px: float = 1.0
+    frame: Frame = Frame.DISPLAYED
+
+
+@dataclass(frozen=True, slots=True)
+class EverythingOptions:
+    """How the grid's masks are thinned out; see the contract."""
+
+    points_per_side: int = 16
+    min_predicted_iou: float = 0.7
+    min_stability_score: float = 0.8
+    nms_iou: float = 0.7
+    min_area_px: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCommand:
+    """One set of prompts on one image.
+
+    Attributes:
+        prompts: None asks for everything in the image.
+        previous_mask_token: Of an earlier answer, refined where `prompts` has no mask.
+    """
+
+    image: ImageSource
+    model: str
+    prompts: Prompts | None
+    request_id: str = ""
+    previous_mask_token: str = ""
+    options: SegmentOptions = field(default_factory=SegmentOptions)
+    everything: EverythingOptions = field(default_factory=EverythingOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskAnswer:
+    """One mask in an answer.
+
+    Attributes:
+        mask: Encoded.
+        box_xyxy: Around its pixels, in the answer's frame.
+        area_px: Their number.
+        predicted_iou: The model's estimate, [0, 1].
+        stability_score: [0, 1].
+        token: Names it in a later request.
+        low_res_logits: The model's own grid.
+    """
+
+    mask: EncodedMask
+    box_xyxy: tuple[int, int, int, int]
+    area_px: int
+    predicted_iou: float
+    stability_score: float
+    token: str
+    low_res_logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """The image of an answer, in its frame."""
+
+    digest: str
+    header: ImageHeader
+    frame: Frame
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentAnswer:
+    """Masks for one set of prompts."""
+
+    request_id: str
+    model: ModelInfo
+    image: ImageFacts
+    masks: tuple[MaskAnswer, ...]
+    timings: AnswerTimings
+    was_cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedAnswer:
+    """What is held after encoding an image.
+
+    Attributes:
+        ttl_s: Held for so long after its last use, unless newer ones need the room.
+    """
+
+    model: ModelInfo
+    image: ImageFacts
+    was_cached: bool
+    embedding_bytes: int
+    ttl_s: float
     timings: AnswerTimings

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-from pathlib import Path, PurePosixPath
-
 from prelabel_server.config import Settings
 from prelabel_server.engine.budget import ByteBudget
-from prelabel_server.engine.image_cache import ImageCache, ImageKey
+from prelabel_server.engine.embedding_cache import EmbeddingCache
+from prelabel_server.engine.image_cache import ImageCache
+from prelabel_server.engine.mask_cache import MaskCache
 from prelabel_server.engine.models import ModelManager, ModelStatus
 from prelabel_server.engine.scheduler import Scheduler
-from prelabel_server.errors import (
-    ImageNotCachedError,
-    InvalidFieldError,
-    SourceNotAllowedError,
-)
+from prelabel_server.errors import InvalidFieldError
 from prelabel_server.handlers import options
-from prelabel_server.handlers.commands import (
-    Caller,
-    DetectAnswer,
-    DetectCommand,
-    ImageBytes,
-    ImageDigest,
-    ImagePath,
-    ImageSource,
-)
+from prelabel_server.handlers.commands import Caller, DetectAnswer, DetectCommand
 from prelabel_server.handlers.detection import DetectContext, DetectWork
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+from prelabel_server.handlers.segmentation import Segmentation, SegmentContext
+from prelabel_server.handlers.sources import ImageSources
 
 
 class Handlers:
@@ -38,6 +24,10 @@ class Handlers:
         settings: Limits and roots.
         models: The models.
         scheduler: Where work is queued.
+
+    Attributes:
+        settings: As given.
+        segmentation: The use cases of click-to-segment.
     """
 
     def __init__(self, settings: Settings, models: ModelManager, scheduler: Scheduler) -> None:
@@ -45,12 +35,25 @@ class Handlers:
         self.settings = settings
         self._models = models
         self._scheduler = scheduler
-        self._cache = ImageCache(limits.image_cache_bytes)
+        cache = ImageCache(limits.image_cache_bytes)
+        self._sources = ImageSources(cache, settings.roots, limits.image.max_bytes)
+        budget = ByteBudget(limits.decode_budget_bytes)
+        self.segmentation = Segmentation(
+            SegmentContext(
+                models=models,
+                scheduler=scheduler,
+                sources=self._sources,
+                embeddings=EmbeddingCache(limits.embedding_cache_bytes, limits.embedding_ttl_s),
+                mask_cache=MaskCache(limits.mask_cache_bytes),
+                limits=limits.image,
+                budget=budget,
+            )
+        )
         self._context = DetectContext(
             limits=limits.image,
             max_tiles=limits.max_tiles,
-            budget=ByteBudget(limits.decode_budget_bytes),
-            cache=self._cache,
+            budget=budget,
+            cache=cache,
         )
 
     async def detect(self, command: DetectCommand, caller: Caller) -> DetectAnswer:
@@ -65,7 +68,7 @@ class Handlers:
         options.check(command)
         runner = await self._models.detector(command.model)
         wanted = options.resolve(command, runner.detector.info, self.settings.limits.max_proposals)
-        data = await self._image(command.image, caller)
+        data = await self._sources.read(command.image, caller)
         work = DetectWork(runner, command, wanted, data, caller.identity, self._context)
         return await self._scheduler.submit(
             work, priority=caller.priority, deadline=caller.deadline
@@ -98,42 +101,3 @@ class Handlers:
             ModelNotFoundError: There is none of this name.
         """
         return self._models.unload(name)
-
-    async def _image(self, source: ImageSource, caller: Caller) -> bytes:
-        if isinstance(source, ImageBytes):
-            if not source.data:
-                raise InvalidFieldError("image.data", "expected an image file, got 0 bytes")
-            return source.data
-        if isinstance(source, ImageDigest):
-            return self._cached(source.digest, caller)
-        if isinstance(source, ImagePath):
-            return await asyncio.to_thread(self._read_rooted, source)
-        raise SourceNotAllowedError("image.url: this server does not fetch images")
-
-    def _cached(self, digest: str, caller: Caller) -> bytes:
-        if not _DIGEST.fullmatch(digest):
-            raise InvalidFieldError(
-                "image.digest", "expected 'sha256:' and 64 lower-case hexadecimal digits"
-            )
-        data = self._cache.get(ImageKey(caller.identity, digest))
-        if data is None:
-            raise ImageNotCachedError("image.digest: not held any more; send the image's bytes")
-        return data
-
-    def _read_rooted(self, source: ImagePath) -> bytes:
-        root = self.settings.roots.get(source.root)
-        if root is None:
-            raise SourceNotAllowedError("image.path.root: this server has no folder of that name")
-        wanted = PurePosixPath(source.path)
-        refused = InvalidFieldError(
-            "image.path.path", "expected a file below the folder, without '..'"
-        )
-        if wanted.is_absolute() or ".." in wanted.parts or "\0" in source.path:
-            raise refused
-        base = root.resolve()
-        path = Path(base, *wanted.parts).resolve()
-        if not path.is_relative_to(base) or not path.is_file():
-            raise refused
-        limit = self.settings.limits.image.max_bytes
-        with path.open("rb") as file:
-            return file.read(limit + 1)  # one more than allowed, so that the limit refuses it

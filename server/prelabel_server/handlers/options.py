@@ -68,12 +68,12 @@ def check(command: DetectCommand) -> None:
     tolerance = command.polygon_tolerance_px
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise InvalidFieldError(
-            "options.polygon_tolerance_px", f"expected a number >= 0, got {tolerance}"
+            "options.polygon_tolerance_px", f"expected a number >= 0, got {tolerance:g}"
         )
     tiling = command.tiling
     if tiling is not None and not 0 <= tiling.overlap <= _MAX_OVERLAP:
         raise InvalidFieldError(
-            "options.tiling.overlap", f"expected a number in [0, 0.9], got {tiling.overlap}"
+            "options.tiling.overlap", f"expected a number in [0, 0.9], got {tiling.overlap:g}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,12 @@ from prelabel_server.handlers.commands import (
     TilingOptions,
 )
 
-_FRAMES = {
+_FRAMES: Mapping[int, Frame] = {
     image_pb2.COORDINATE_FRAME_UNSPECIFIED: Frame.DISPLAYED,
     image_pb2.COORDINATE_FRAME_DISPLAYED: Frame.DISPLAYED,
     image_pb2.COORDINATE_FRAME_STORED: Frame.STORED,
 }
-_MASK_ENCODINGS = {
+_MASK_ENCODINGS: Mapping[int, MaskEncoding] = {
     geometry_pb2.MASK_ENCODING_UNSPECIFIED: MaskEncoding.COCO_RLE,
     geometry_pb2.MASK_ENCODING_COCO_RLE: MaskEncoding.COCO_RLE,
     geometry_pb2.MASK_ENCODING_POLYGONS: MaskEncoding.POLYGONS,
@@ -63,12 +63,6 @@ def detect_command_from_proto(message: detection_service_pb2.DetectRequest) -> D
         InvalidFieldError: No image source, or an enum value that this server does not know.
     """
     options = message.options
-    if options.coordinate_frame not in _FRAMES:
-        raise InvalidFieldError(
-            "options.coordinate_frame", f"unknown value {options.coordinate_frame}"
-        )
-    if options.mask_encoding not in _MASK_ENCODINGS:
-        raise InvalidFieldError("options.mask_encoding", f"unknown value {options.mask_encoding}")
     nms, tiling = options.nms, None
     if options.HasField("tiling"):
         given = options.tiling
@@ -93,10 +87,32 @@ def detect_command_from_proto(message: detection_service_pb2.DetectRequest) -> D
         nms_disabled=nms.disabled,
         max_proposals=options.max_proposals,
         tiling=tiling,
-        frame=_FRAMES[options.coordinate_frame],
-        mask_encoding=_MASK_ENCODINGS[options.mask_encoding],
+        frame=frame_from_proto(options.coordinate_frame),
+        mask_encoding=mask_encoding_from_proto(options.mask_encoding),
         polygon_tolerance_px=tolerance,
     )
+
+
+def frame_from_proto(value: int) -> Frame:
+    """The axes that a request asks for.
+
+    Raises:
+        InvalidFieldError: A value that this server does not know.
+    """
+    if value not in _FRAMES:
+        raise InvalidFieldError("options.coordinate_frame", f"unknown value {value}")
+    return _FRAMES[value]
+
+
+def mask_encoding_from_proto(value: int) -> MaskEncoding:
+    """The encoding that a request asks for.
+
+    Raises:
+        InvalidFieldError: A value that this server does not know.
+    """
+    if value not in _MASK_ENCODINGS:
+        raise InvalidFieldError("options.mask_encoding", f"unknown value {value}")
+    return _MASK_ENCODINGS[value]
 
 
 def image_source_from_proto(message: image_pb2.ImageSource) -> ImageSource:
@@ -158,7 +174,7 @@ def timings_to_proto(timings: AnswerTimings) -> common_pb2.Timings:
 
 def model_to_proto(status: ModelStatus) -> model_service_pb2.Model:
     """A model, with what is only known once it is loaded."""
-    card, runner = status.card, status.runner
+    card, info = status.card, status.info
     message = model_service_pb2.Model(
         ref=common_pb2.ModelRef(name=card.name, version=card.version, digest=card.digest()),
         task=_TASKS[card.task],
@@ -173,8 +189,7 @@ def model_to_proto(status: ModelStatus) -> model_service_pb2.Model:
     if status.failure:
         message.state = model_service_pb2.MODEL_STATE_FAILED
         message.message = status.failure
-    if runner is not None:
-        info = runner.detector.info
+    if info is not None:
         message.state = model_service_pb2.MODEL_STATE_READY
         message.device = info.device
         message.execution_provider = info.provider

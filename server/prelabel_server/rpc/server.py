@@ -14,13 +14,17 @@ from prelabel.v1 import (
     detection_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    segmentation_service_pb2,
+    segmentation_service_pb2_grpc,
 )
 from prelabel_server.config import Limits
 from prelabel_server.handlers import Handlers
+from prelabel_server.rpc.segmentation import SegmentationServicer
 from prelabel_server.rpc.servicers import DetectionServicer, ModelServicer
 
 SERVICES: Sequence[str] = (
     detection_service_pb2.DESCRIPTOR.services_by_name["DetectionService"].full_name,
+    segmentation_service_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
 
@@ -39,6 +43,9 @@ class RpcServer:
         server: Any = self._server  # the generated functions are declared for either kind
         detection_service_pb2_grpc.add_DetectionServiceServicer_to_server(
             DetectionServicer(handlers), server
+        )
+        segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
+            SegmentationServicer(handlers), server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(handlers, version), server

@@ -13,6 +13,7 @@ from prelabel.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from prelabel_server.engine.clock import monotonic
 from prelabel_server.engine.scheduler import Priority
 from prelabel_server.errors import InvalidFieldError
 from prelabel_server.handlers import Handlers
@@ -51,7 +52,7 @@ class DetectionServicer(detection_service_pb2_grpc.DetectionServiceServicer):
         ) -> detection_service_pb2.StreamDetectResponse:
             # Each image has the default deadline: a stream itself may last for hours.
             seconds = self._limits.default_deadline_s
-            who = Caller(asyncio.get_running_loop().time() + seconds, priority=Priority.BATCH)
+            who = Caller(monotonic() + seconds, priority=Priority.BATCH)
             return await self._answer_one(message.request, who)
 
         async with answering(context):
@@ -133,7 +134,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         """See the contract."""
         async with answering(context):
             known = await asyncio.to_thread(self._handlers.models)
-            devices = {m.runner.detector.info.device for m in known if m.runner is not None}
+            devices = {model.info.device for model in known if model.info is not None}
             return converters.server_info_to_proto(
                 self._handlers.settings, self._version, sorted(devices)
             )

@@ -44,6 +44,7 @@ TABLE: Mapping[type[Exception], Outcome] = {
     models.ImageDamagedError: Outcome(_C.INVALID_ARGUMENT, "IMAGE_DAMAGED", "image"),
     models.ImageTooLargeError: Outcome(_C.RESOURCE_EXHAUSTED, "IMAGE_TOO_LARGE", "image"),
     server.ImageNotCachedError: Outcome(_C.NOT_FOUND, "IMAGE_NOT_CACHED"),
+    server.MaskNotCachedError: Outcome(_C.NOT_FOUND, "MASK_NOT_CACHED"),
     models.ModelNotFoundError: Outcome(_C.NOT_FOUND, "MODEL_NOT_FOUND"),
     models.ModelUnusableError: Outcome(_C.FAILED_PRECONDITION, "MODEL_UNUSABLE"),
     server.WrongTaskError: Outcome(_C.FAILED_PRECONDITION, "WRONG_TASK"),

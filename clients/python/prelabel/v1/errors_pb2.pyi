@@ -27,6 +27,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_DEVICE_UNAVAILABLE: _ClassVar[ErrorReason]
     ERROR_REASON_SOURCE_NOT_ALLOWED: _ClassVar[ErrorReason]
     ERROR_REASON_MODEL_NOT_LOADED: _ClassVar[ErrorReason]
+    ERROR_REASON_MASK_NOT_CACHED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_INVALID_FIELD: ErrorReason
 ERROR_REASON_IMAGE_FORMAT: ErrorReason
@@ -44,6 +45,7 @@ ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_DEVICE_UNAVAILABLE: ErrorReason
 ERROR_REASON_SOURCE_NOT_ALLOWED: ErrorReason
 ERROR_REASON_MODEL_NOT_LOADED: ErrorReason
+ERROR_REASON_MASK_NOT_CACHED: ErrorReason
 
 class ErrorStatus(_message.Message):
     __slots__ = ("code", "message", "details")

@@ -90,7 +90,8 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Unloads a model: requests in flight finish, later ones are answered NOT_FOUND.
+        """Unloads a model: requests in flight finish, later ones are answered
+        FAILED_PRECONDITION with reason MODEL_NOT_LOADED until it is loaded again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

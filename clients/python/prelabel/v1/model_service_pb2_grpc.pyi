@@ -169,7 +169,9 @@ class ModelServiceStub(typing.Generic[_ModelServiceListModelsType, _ModelService
     """
 
     UnloadModel: _ModelServiceUnloadModelType
-    """Unloads a model: requests in flight finish, later ones are answered NOT_FOUND."""
+    """Unloads a model: requests in flight finish, later ones are answered
+    FAILED_PRECONDITION with reason MODEL_NOT_LOADED until it is loaded again.
+    """
 
     GetServerInfo: _ModelServiceGetServerInfoType
     """The server's version, limits and devices."""
@@ -233,7 +235,9 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: prelabel.v1.model_service_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[prelabel.v1.model_service_pb2.UnloadModelResponse, collections.abc.Awaitable[prelabel.v1.model_service_pb2.UnloadModelResponse]]:
-        """Unloads a model: requests in flight finish, later ones are answered NOT_FOUND."""
+        """Unloads a model: requests in flight finish, later ones are answered
+        FAILED_PRECONDITION with reason MODEL_NOT_LOADED until it is loaded again.
+        """
 
     @abc.abstractmethod
     def GetServerInfo(
