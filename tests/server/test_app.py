@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -25,7 +26,7 @@ from server.conftest import photo
 
 async def test_health_is_reported_for_every_service(address: str) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", *SERVICES):
             reply = await stub.Check(health_pb2.HealthCheckRequest(service=name))
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
@@ -33,9 +34,11 @@ async def test_health_is_reported_for_every_service(address: str) -> None:
 
 async def test_reflection_lists_every_service(address: str) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        anything: Any = channel  # the stub is declared for synchronous channels
+        stub = reflection_pb2_grpc.ServerReflectionStub(anything)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        async for reply in stub.ServerReflectionInfo(iter([request])):
+        method: Any = stub.ServerReflectionInfo
+        async for reply in method(iter([request])):
             names = {service.name for service in reply.list_services_response.service}
             break
     assert names == {*SERVICES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
