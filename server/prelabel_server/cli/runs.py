@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from prelabel import Client, types
-from prelabel._calls import StreamItem
+from prelabel import Client, StreamItem, types
 from prelabel.errors import PrelabelError, ResourceExhausted
 
 # What is taken for an image in a folder; a file that is named itself may end in anything.

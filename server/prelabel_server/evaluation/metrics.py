@@ -108,7 +108,7 @@ class EvalReport:
         ar: Recall at `max_proposals`, mean over IoU and categories.
         ar_by_area: Likewise.
         max_proposals: Per image and category, highest scores first.
-        classes: Every category that the model knows, best AP first.
+        classes: Every category that the model knows, most annotations first.
         curves: All categories pooled, at IoU .5, .75 and .9.
         image_f1: Image id to F1 at IoU .5 and the best threshold.
         match: Labels and categories.
@@ -220,8 +220,8 @@ def _report(
     max_proposals: int,
 ) -> EvalReport:
     # (IoU, recall, category, area, limit) and (IoU, category, area, limit); -1 where undefined.
-    empty = np.full((10, 101, 0, 4, 3), -1.0), np.full((10, 0, 4, 3), -1.0)
-    precision, recall = (judge.eval.get(k, e) for k, e in zip(("precision", "recall"), empty))
+    precision = judge.eval.get("precision", np.full((10, 101, 0, 4, 3), -1.0))
+    recall = judge.eval.get("recall", np.full((10, 0, 4, 3), -1.0))
     cells = _Cells(judge.evalImgs, len(category_ids), len(image_ids))
     classes = []
     for k, category_id in enumerate(category_ids):
@@ -251,7 +251,7 @@ def _report(
         ar=_mean(recall[:, :, 0, 2]),
         ar_by_area={n: _mean(recall[:, :, a, 2]) for a, n in enumerate(_AREAS) if a},
         max_proposals=max_proposals,
-        classes=tuple(sorted(classes, key=lambda c: (c.ap is None, -(c.ap or 0.0), c.name))),
+        classes=tuple(sorted(classes, key=lambda c: (-c.annotations, c.name))),
         curves=curves,
         image_f1={i: f1 for n, i in enumerate(image_ids) if (f1 := cells.f1(n, threshold)) >= 0},
         match=match,
