@@ -35,6 +35,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "ultraface": "prelabel_models.detectors.ultraface:UltraFaceDetector",
         "yunet": "prelabel_models.detectors.yunet:YunetDetector",
         "ssd": "prelabel_models.detectors.ssd:SsdDetector",
+        "rapidocr": "prelabel_models.detectors.rapidocr:RapidOcrDetector",
     }
 )
 
