@@ -30,6 +30,8 @@ CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.enable_http_proxy", 0),
 )
 
+# Needs no weights, hence always there.
+DEFAULT_SEGMENTER = "classical"
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -111,6 +113,13 @@ def merged(options: types.DetectOptions | None, changes: dict[str, Any]) -> type
         TypeError: An unknown keyword.
     """
     return replace(options or types.DetectOptions(), **changes)
+
+
+def merged_segment(
+    options: types.SegmentOptions | None, changes: dict[str, Any]
+) -> types.SegmentOptions:
+    """As `merged`, for segmentation."""
+    return replace(options or types.SegmentOptions(), **changes)
 
 
 def name_of(image: _images.ImageInput) -> str:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from prelabel import types
 from prelabel.v1 import (
+    common_pb2,
     detection_service_pb2,
     geometry_pb2,
     image_pb2,
@@ -16,11 +17,11 @@ from prelabel.v1 import (
 
 _T = TypeVar("_T")
 
-_FRAMES = {
+_FRAMES: Mapping[str, image_pb2.CoordinateFrame] = {
     "displayed": image_pb2.COORDINATE_FRAME_DISPLAYED,
     "stored": image_pb2.COORDINATE_FRAME_STORED,
 }
-_MASK_ENCODINGS = {
+_MASK_ENCODINGS: Mapping[str, geometry_pb2.MaskEncoding] = {
     "rle": geometry_pb2.MASK_ENCODING_COCO_RLE,
     "polygons": geometry_pb2.MASK_ENCODING_POLYGONS,
     "png": geometry_pb2.MASK_ENCODING_PNG,
@@ -44,8 +45,8 @@ def options_to_proto(options: types.DetectOptions) -> detection_service_pb2.Dete
         labels=list(options.labels),
         label_map=dict(options.label_map),
         max_proposals=options.max_proposals,
-        coordinate_frame=_known("coordinate_frame", options.coordinate_frame, _FRAMES),
-        mask_encoding=_known("mask_encoding", options.mask_encoding, _MASK_ENCODINGS),
+        coordinate_frame=frame_to_proto(options.coordinate_frame),
+        mask_encoding=mask_encoding_to_proto(options.mask_encoding),
         polygon_tolerance_px=options.polygon_tolerance_px,
     )
     if options.nms_iou is not None or options.nms_class_agnostic or options.nms_disabled:
@@ -67,36 +68,60 @@ def options_to_proto(options: types.DetectOptions) -> detection_service_pb2.Dete
     return message
 
 
+def frame_to_proto(name: str) -> image_pb2.CoordinateFrame:
+    """Raises ValueError where the name is not known."""
+    return _known("coordinate_frame", name, _FRAMES)
+
+
+def mask_encoding_to_proto(name: str) -> geometry_pb2.MaskEncoding:
+    """Raises ValueError where the name is not known."""
+    return _known("mask_encoding", name, _MASK_ENCODINGS)
+
+
 def detect_result_from_proto(
     message: detection_service_pb2.DetectResponse,
 ) -> types.DetectResult:
     """The answer of Detect."""
-    image, timings = message.image, message.timings
-    stored = image.coordinate_frame == image_pb2.COORDINATE_FRAME_STORED
     return types.DetectResult(
         request_id=message.request_id,
-        model=types.ModelRef(message.model.name, message.model.version, message.model.digest),
-        image=types.ImageInfo(
-            digest=image.digest,
-            width=image.width,
-            height=image.height,
-            coordinate_frame="stored" if stored else "displayed",
-            exif_orientation=image.exif_orientation,
-            format=image.format,
-            frame_index=image.frame_index if image.HasField("frame_index") else None,
-            frame_count=image.frame_count,
-        ),
+        model=model_ref_from_proto(message.model),
+        image=image_info_from_proto(message.image),
         proposals=tuple(_proposal(p) for p in message.proposals),
-        timings=types.Timings(
-            decode_ms=timings.decode_ms,
-            queue_ms=timings.queue_ms,
-            preprocess_ms=timings.preprocess_ms,
-            inference_ms=timings.inference_ms,
-            postprocess_ms=timings.postprocess_ms,
-            total_ms=timings.total_ms,
-            batch_size=timings.batch_size,
-        ),
+        timings=timings_from_proto(message.timings),
         truncated=message.truncated,
+    )
+
+
+def model_ref_from_proto(message: common_pb2.ModelRef) -> types.ModelRef:
+    """The exact model that answered."""
+    return types.ModelRef(message.name, message.version, message.digest)
+
+
+def image_info_from_proto(message: image_pb2.ImageInfo) -> types.ImageInfo:
+    """The image that was read."""
+    stored = message.coordinate_frame == image_pb2.COORDINATE_FRAME_STORED
+    return types.ImageInfo(
+        digest=message.digest,
+        width=message.width,
+        height=message.height,
+        coordinate_frame="stored" if stored else "displayed",
+        exif_orientation=message.exif_orientation,
+        format=message.format,
+        frame_index=message.frame_index if message.HasField("frame_index") else None,
+        frame_count=message.frame_count,
+    )
+
+
+def timings_from_proto(message: common_pb2.Timings) -> types.Timings:
+    """Where the time went."""
+    return types.Timings(
+        decode_ms=message.decode_ms,
+        queue_ms=message.queue_ms,
+        preprocess_ms=message.preprocess_ms,
+        inference_ms=message.inference_ms,
+        postprocess_ms=message.postprocess_ms,
+        total_ms=message.total_ms,
+        batch_size=message.batch_size,
     )
 
 

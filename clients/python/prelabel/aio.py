@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import grpc.aio
 
-from prelabel import _calls, _convert, _images, types
+from prelabel import _calls, _convert, _images, _segment, types
 from prelabel.errors import ImageNotCached, from_rpc_error, from_status
 from prelabel.v1 import (
     detection_service_pb2,
@@ -18,6 +18,8 @@ from prelabel.v1 import (
     image_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    segmentation_service_pb2,
+    segmentation_service_pb2_grpc,
 )
 
 
@@ -47,6 +49,7 @@ class AsyncClient:
         self._sent = _calls.SentImages()
         channel: Any = self._channel  # the stubs are declared for synchronous channels
         self._detection: Any = detection_service_pb2_grpc.DetectionServiceStub(channel)
+        self._segmentation: Any = segmentation_service_pb2_grpc.SegmentationServiceStub(channel)
         self._models: Any = model_service_pb2_grpc.ModelServiceStub(channel)
 
     async def __aenter__(self) -> Self:
@@ -74,16 +77,15 @@ class AsyncClient:
         **changes: Any,
     ) -> types.DetectResult:
         """Pre-label one image; see `Client.detect`."""
-        data = await asyncio.to_thread(_images.encoded, image)
         wanted = _calls.merged(options, changes)
-        try:
-            message = await self._detect_once(self._sent.source(data), model, wanted, request_id)
-        except ImageNotCached:
-            self._sent.forget(_images.digest(data))
-            source = image_pb2.ImageSource(data=data)
-            message = await self._detect_once(source, model, wanted, request_id)
-        self._sent.remember(message.image.digest)
-        return _convert.detect_result_from_proto(message)
+        reply = await self._with_image(
+            image,
+            lambda source: self._call(
+                self._detection.Detect,
+                _calls.detect_request(source, model, wanted, request_id),
+            ),
+        )
+        return _convert.detect_result_from_proto(reply)
 
     async def detect_many(
         self,
@@ -129,6 +131,45 @@ class AsyncClient:
         finally:
             call.cancel()
 
+    async def embed(self, image: _images.ImageInput, *, model: str) -> types.EmbedResult:
+        """Encode an image ahead of the first click; see `Client.embed`."""
+        reply = await self._with_image(
+            image,
+            lambda source: self._call(
+                self._segmentation.Embed,
+                segmentation_service_pb2.EmbedRequest(image=source, model=model),
+            ),
+        )
+        return _segment.embed_result(reply)
+
+    async def segment(
+        self,
+        image: _images.ImageInput,
+        *,
+        model: str = _calls.DEFAULT_SEGMENTER,
+        points: Sequence[_segment.ClickXYP] = (),
+        box: types.BoxXYXY | None = None,
+        boxes: Sequence[types.BoxXYXY] = (),
+        scribbles: Sequence[types.Scribble] = (),
+        mask: Any = None,
+        previous_mask: str | types.MaskProposal | None = None,
+        options: types.SegmentOptions | None = None,
+        request_id: str = "",
+        **changes: Any,
+    ) -> types.SegmentResult:
+        """Masks for clicks, boxes and scribbles; see `Client.segment`."""
+        every = (*boxes, box) if box is not None else tuple(boxes)
+        prompts = _segment.prompts_to_proto(points, every, scribbles, mask, previous_mask)
+        wanted = _calls.merged_segment(options, changes)
+        reply = await self._with_image(
+            image,
+            lambda source: self._call(
+                self._segmentation.Segment,
+                _segment.segment_request(source, model, prompts, wanted, request_id),
+            ),
+        )
+        return _segment.segment_result(reply)
+
     async def models(self) -> tuple[types.Model, ...]:
         """Every model of the server, loaded or not, by name."""
         reply = await self._call(self._models.ListModels, model_service_pb2.ListModelsRequest())
@@ -158,17 +199,19 @@ class AsyncClient:
         reply = await self._call(self._models.GetServerInfo, request)
         return _convert.server_info_from_proto(reply)
 
-    async def _detect_once(
+    async def _with_image(
         self,
-        source: image_pb2.ImageSource,
-        model: str,
-        options: types.DetectOptions,
-        request_id: str,
-    ) -> detection_service_pb2.DetectResponse:
-        request = _calls.detect_request(source, model, options, request_id)
-        reply: detection_service_pb2.DetectResponse = await self._call(
-            self._detection.Detect, request
-        )
+        image: _images.ImageInput,
+        ask: Callable[[image_pb2.ImageSource], Awaitable[Any]],
+    ) -> Any:
+        """Ask with the image's digest where the server should hold it, else with its bytes."""
+        data = await asyncio.to_thread(_images.encoded, image)
+        try:
+            reply = await ask(self._sent.source(data))
+        except ImageNotCached:
+            self._sent.forget(_images.digest(data))
+            reply = await ask(image_pb2.ImageSource(data=data))
+        self._sent.remember(reply.image.digest)
         return reply
 
     async def _call(self, method: Any, request: Any) -> Any:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
-from prelabel import _calls, _convert, _images, types
+from prelabel import _calls, _convert, _images, _segment, types
 from prelabel.errors import ImageNotCached, from_rpc_error, from_status
+from prelabel.session import SegmentSession
 from prelabel.v1 import (
     detection_service_pb2,
     detection_service_pb2_grpc,
     image_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    segmentation_service_pb2,
+    segmentation_service_pb2_grpc,
 )
 
 
@@ -52,6 +55,7 @@ class Client:
         self._metadata = _calls.metadata(token)
         self._sent = _calls.SentImages()
         self._detection = detection_service_pb2_grpc.DetectionServiceStub(self._channel)
+        self._segmentation = segmentation_service_pb2_grpc.SegmentationServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -93,15 +97,15 @@ class Client:
         Raises:
             PrelabelError: See `prelabel.errors`.
         """
-        data = _images.encoded(image)
         wanted = _calls.merged(options, changes)
-        try:
-            message = self._detect_once(self._sent.source(data), model, wanted, request_id)
-        except ImageNotCached:
-            self._sent.forget(_images.digest(data))
-            message = self._detect_once(image_pb2.ImageSource(data=data), model, wanted, request_id)
-        self._sent.remember(message.image.digest)
-        return _convert.detect_result_from_proto(message)
+        reply = self._with_image(
+            image,
+            lambda source: self._call(
+                self._detection.Detect,
+                _calls.detect_request(source, model, wanted, request_id),
+            ),
+        )
+        return _convert.detect_result_from_proto(reply)
 
     def detect_many(
         self,
@@ -145,6 +149,106 @@ class Client:
         if feed.failure is not None:
             raise feed.failure
 
+    def embed(self, image: _images.ImageInput, *, model: str) -> types.EmbedResult:
+        """Encode an image ahead of the first click.
+
+        Args:
+            image: A path, the bytes of an image file, or an array (H, W, 3) uint8 RGB.
+            model: Name of a segmenter, see `models`.
+        """
+        reply = self._with_image(
+            image,
+            lambda source: self._call(
+                self._segmentation.Embed,
+                segmentation_service_pb2.EmbedRequest(image=source, model=model),
+            ),
+        )
+        return _segment.embed_result(reply)
+
+    def segment(
+        self,
+        image: _images.ImageInput,
+        *,
+        model: str = _calls.DEFAULT_SEGMENTER,
+        points: Sequence[_segment.ClickXYP] = (),
+        box: types.BoxXYXY | None = None,
+        boxes: Sequence[types.BoxXYXY] = (),
+        scribbles: Sequence[types.Scribble] = (),
+        mask: Any = None,
+        previous_mask: str | types.MaskProposal | None = None,
+        options: types.SegmentOptions | None = None,
+        request_id: str = "",
+        **changes: Any,
+    ) -> types.SegmentResult:
+        """Masks for clicks, boxes and scribbles. The image travels, and is encoded, once.
+
+        Args:
+            image: A path, the bytes of an image file, or an array (H, W, 3) uint8 RGB.
+            model: Name of a segmenter.
+            points: Clicks (x, y, on the object?) in pixels of the displayed image.
+            box: A box around the object.
+            boxes: Several boxes, parts of one object.
+            scribbles: Free lines.
+            mask: A shape to refine: a `Mask` or a boolean array (H, W).
+            previous_mask: A mask of an earlier answer, refined at the model's resolution.
+            options: What the answer is to hold.
+            request_id: Found again in the server's log; made up if empty.
+            **changes: Any field of `SegmentOptions`, for example `max_masks=3`.
+
+        Raises:
+            PrelabelError: See `prelabel.errors`.
+        """
+        every = (*boxes, box) if box is not None else tuple(boxes)
+        prompts = _segment.prompts_to_proto(points, every, scribbles, mask, previous_mask)
+        wanted = _calls.merged_segment(options, changes)
+        reply = self._with_image(
+            image,
+            lambda source: self._call(
+                self._segmentation.Segment,
+                _segment.segment_request(source, model, prompts, wanted, request_id),
+            ),
+        )
+        return _segment.segment_result(reply)
+
+    def segment_everything(
+        self,
+        image: _images.ImageInput,
+        *,
+        model: str = _calls.DEFAULT_SEGMENTER,
+        options: types.SegmentOptions | None = None,
+        everything: types.EverythingOptions | None = None,
+    ) -> types.SegmentResult:
+        """Masks for everything in the image."""
+        reply = self._with_image(
+            image,
+            lambda source: self._call(
+                self._segmentation.SegmentEverything,
+                _segment.everything_request(
+                    source,
+                    model,
+                    options or types.SegmentOptions(),
+                    everything or types.EverythingOptions(),
+                ),
+            ),
+        )
+        return _segment.everything_result(reply)
+
+    def session(
+        self,
+        image: _images.ImageInput,
+        *,
+        model: str = _calls.DEFAULT_SEGMENTER,
+        options: types.SegmentOptions | None = None,
+        **changes: Any,
+    ) -> SegmentSession:
+        """A session of clicks on one image; see `prelabel.session.SegmentSession`."""
+        return SegmentSession(
+            lambda requests: self._segmentation.SegmentSession(requests, metadata=self._metadata),
+            _images.encoded(image),
+            model,
+            _calls.merged_segment(options, changes),
+        )
+
     def models(self) -> tuple[types.Model, ...]:
         """Every model of the server, loaded or not, by name."""
         reply: model_service_pb2.ListModelsResponse = self._call(
@@ -180,15 +284,17 @@ class Client:
         request = model_service_pb2.GetServerInfoRequest()
         return _convert.server_info_from_proto(self._call(self._models.GetServerInfo, request))
 
-    def _detect_once(
-        self,
-        source: image_pb2.ImageSource,
-        model: str,
-        options: types.DetectOptions,
-        request_id: str,
-    ) -> detection_service_pb2.DetectResponse:
-        request = _calls.detect_request(source, model, options, request_id)
-        reply: detection_service_pb2.DetectResponse = self._call(self._detection.Detect, request)
+    def _with_image(
+        self, image: _images.ImageInput, ask: Callable[[image_pb2.ImageSource], Any]
+    ) -> Any:
+        """Ask with the image's digest where the server should hold it, else with its bytes."""
+        data = _images.encoded(image)
+        try:
+            reply = ask(self._sent.source(data))
+        except ImageNotCached:
+            self._sent.forget(_images.digest(data))
+            reply = ask(image_pb2.ImageSource(data=data))
+        self._sent.remember(reply.image.digest)
         return reply
 
     def _call(self, method: Any, request: Any) -> Any:
@@ -264,6 +370,3 @@ class _Feed:
             return _calls.StreamItem(index, name, error=from_status(message.error))
         result = _convert.detect_result_from_proto(message.response)
         return _calls.StreamItem(index, name, result=result)
-
-
-__all__: Sequence[str] = ("Client",)

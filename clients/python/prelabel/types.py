@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,6 +54,26 @@ class Mask:
     rle: str | None = None
     polygons: tuple[Polygon, ...] | None = None
     png: bytes | None = None
+
+    @classmethod
+    def from_array(cls, mask: NDArray[np.bool_]) -> Mask:
+        """A mask from booleans, shape (height, width). Needs numpy.
+
+        Example:
+            >>> import numpy as np
+            >>> Mask.from_array(np.asarray([[False, True, False]])).rle
+            '111'
+        """
+        import numpy as np
+
+        height, width = mask.shape
+        flat = np.asarray(mask, bool).T.reshape(-1)
+        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        edges = [0, *changes.tolist(), flat.size]
+        runs = [b - a for a, b in itertools.pairwise(edges)]
+        if flat.size and flat[0]:
+            runs.insert(0, 0)
+        return cls(size=(height, width), rle=_rle_text(runs))
 
     def to_array(self) -> NDArray[np.bool_]:
         """The mask as booleans, shape (height, width). Needs numpy.
@@ -221,6 +242,117 @@ class DetectOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskProposal:
+    """One mask that a segmenter suggests.
+
+    Attributes:
+        mask: The pixels.
+        box: (x1, y1, x2, y2), half-open, pixels.
+        area_px: Number of pixels.
+        predicted_iou: The model's estimate of intersection over union with what was meant, [0, 1].
+        stability_score: How little the border depends on the threshold, [0, 1].
+        token: Pass it as `previous_mask` to refine this mask.
+    """
+
+    mask: Mask
+    box: BoxXYXY
+    area_px: int
+    predicted_iou: float
+    stability_score: float
+    token: str
+
+    def to_array(self) -> NDArray[np.bool_]:
+        """The mask as booleans, shape (height, width); see `Mask.to_array`."""
+        return self.mask.to_array()
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """Masks for one set of prompts.
+
+    Attributes:
+        masks: The highest predicted IoU first; empty if the model sees nothing there.
+        embedding_was_cached: The image did not have to be encoded.
+    """
+
+    request_id: str
+    model: ModelRef
+    image: ImageInfo
+    masks: tuple[MaskProposal, ...]
+    timings: Timings
+    embedding_was_cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """What the server holds after encoding an image.
+
+    Attributes:
+        was_cached: It held the embedding before.
+        embedding_bytes: Size of the embedding.
+        expires_at: Unix time in seconds until which it is held, unless newer ones need the room.
+    """
+
+    model: ModelRef
+    image: ImageInfo
+    was_cached: bool
+    embedding_bytes: int
+    expires_at: float
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Scribble:
+    """A free line over the object, or over what is not it.
+
+    Attributes:
+        points: Corners (x, y) in pixels of the displayed image, at least two.
+        positive: Over the object.
+        width_px: Diameter of the brush.
+    """
+
+    points: Sequence[PointXY]
+    positive: bool = True
+    width_px: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOptions:
+    """What an answer with masks is to hold.
+
+    Attributes:
+        max_masks: 1 to 3; 0 gives three for a lone click, else one.
+        mask_encoding: `rle`, `polygons` or `png`.
+        polygon_tolerance_px: Largest distance between a polygon and the mask's border.
+        coordinate_frame: `displayed` or `stored`; prompts are always in the displayed image.
+    """
+
+    max_masks: int = 0
+    mask_encoding: str = "rle"
+    polygon_tolerance_px: float | None = None
+    coordinate_frame: str = "displayed"
+
+
+@dataclass(frozen=True, slots=True)
+class EverythingOptions:
+    """How the masks of everything are thinned out; None leaves it to the server.
+
+    Attributes:
+        points_per_side: Points along the longer side of the grid, 1 to 64; 0 for the default.
+        min_predicted_iou: Keep masks with at least this.
+        min_stability_score: Keep masks with at least this.
+        nms_iou: Of two masks whose boxes overlap more the lesser is dropped.
+        min_area_px: Drop masks of fewer pixels.
+    """
+
+    points_per_side: int = 0
+    min_predicted_iou: float | None = None
+    min_stability_score: float | None = None
+    nms_iou: float | None = None
+    min_area_px: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model on the server.
 
@@ -304,3 +436,17 @@ def _rle_runs(counts: str) -> list[int]:
                 value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     return runs
+
+
+def _rle_text(runs: Sequence[int]) -> str:
+    """The inverse of `_rle_runs`."""
+    characters: list[str] = []
+    for index, run in enumerate(runs):
+        value = run - runs[index - 2] if index > 2 else run
+        more = True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            characters.append(chr(48 + (bits | 0x20 if more else bits)))
+    return "".join(characters)
