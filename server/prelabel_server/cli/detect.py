@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +21,12 @@ from prelabel_server.cli.common import (
     fail,
     reported_errors,
 )
-from prelabel_server.cli.runs import Outcome, engine, find_images, missing_part, record, run
+from prelabel_server.cli.pictures import PictureWriter
+from prelabel_server.cli.runs import Outcome, engine, find_images, record, run
 from prelabel_server.cli.tables import add_row, console, labels_in_words, table, tracked
 
 # A table of single proposals stays readable up to here; JSON has them all.
 _SHOWN_PROPOSALS = 40
-# Pictures to look at: smaller files than PNG, and no visible blocks around thin lines.
-_JPEG_QUALITY = 92
 
 
 def detect(
@@ -84,7 +83,7 @@ def detect(
         tiling=None if tile is None else types.Tiling(tile_size_px=tile),
     )
     with reported_errors():
-        writer = None if draw is None else _Writer(draw)
+        writer = None if draw is None else PictureWriter(draw)
         with engine(server, store, device) as where:
             outcomes = tracked(run(where, paths, model, options), len(paths), "detect")
             if writer is not None:
@@ -173,54 +172,3 @@ def _print_one(outcome: Outcome) -> int:
         markup=False,
     )
     return 0
-
-
-class _Writer:
-    """Writes a picture for each result.
-
-    Raises:
-        PrelabelError: What drawing needs is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        with missing_part("--draw", "cpu"):
-            from PIL import Image
-
-            from prelabel_models import images
-            from prelabel_server import draw
-            from prelabel_server.config import image_limits
-        self._pillow, self._images, self._draw = Image, images, draw
-        # Whatever the engine has read can be drawn.
-        self._limits = image_limits(["GIF", "TIFF"])
-        self._folder = folder
-        self._taken: set[str] = set()
-        self.count = 0
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def drawn(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        for outcome in outcomes:
-            if outcome.result is not None:
-                self._write(outcome.path, outcome.result)
-            yield outcome
-
-    def _write(self, path: Path, result: types.DetectResult) -> None:
-        data = path.read_bytes()
-        header = self._images.read_header(data, self._limits)
-        pixels = self._images.decode(data, header, self._limits).pixels
-        if any(p.text for p in result.proposals):
-            picture = self._draw.draw_reading(pixels, result.proposals)
-        else:
-            picture = self._draw.draw_proposals(pixels, result.proposals)
-        target = self._folder / self._name(path)
-        # 4:4:4, since halved colour resolution smears thin coloured lines.
-        self._pillow.fromarray(picture).save(target, quality=_JPEG_QUALITY, subsampling=0)
-        self.count += 1
-
-    def _name(self, path: Path) -> str:
-        """Never that of an original; images of one name from several folders are numbered."""
-        number, name = 1, f"{path.stem}.proposals.jpg"
-        while name in self._taken:
-            number += 1
-            name = f"{path.stem}-{number}.proposals.jpg"
-        self._taken.add(name)
-        return name

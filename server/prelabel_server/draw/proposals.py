@@ -89,7 +89,7 @@ def caption(proposal: Proposal) -> str:
     """What the label of a proposal says: class, score in hundredths, and the text read there."""
     words = f"{shortened(one_line(proposal.label), _CHIP_TEXT_LENGTH)} {proposal.score:.2f}"
     if proposal.text:
-        words += f"  {shortened(one_line(proposal.text), _CHIP_TEXT_LENGTH)}"
+        words += f": {shortened(one_line(proposal.text), _CHIP_TEXT_LENGTH)}"
     return words
 
 
@@ -117,6 +117,15 @@ def mask_array(proposal: Proposal, size: tuple[int, int]) -> NDArray[np.bool_] |
     except (ModelsError, ValueError):
         return None
     return array if array.shape == (size[1], size[0]) else None
+
+
+def corners_of(proposal: Proposal) -> NDArray[np.float64]:
+    """Corners (K, 2) of the narrowest shape that a proposal has besides its mask."""
+    corners = _corners(proposal)
+    if corners is not None:
+        return corners
+    x1, y1, x2, y2 = proposal.box
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64)
 
 
 def _points(ring: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
@@ -209,9 +218,7 @@ def stamp(canvas: RgbImage, ink: NDArray[np.uint8], corner: tuple[int, int], col
 
 
 def _bounds(proposal: Proposal) -> Rect:
-    corners = _corners(proposal)
-    if corners is None:
-        return _whole(proposal.box)
+    corners = corners_of(proposal)
     x1, y1 = corners.min(axis=0).tolist()
     x2, y2 = corners.max(axis=0).tolist()
     return _whole((x1, y1, x2, y2))

@@ -12,15 +12,15 @@ from prelabel.types import Proposal
 from prelabel_models.types import RgbImage
 from prelabel_server.draw.lettering import render
 from prelabel_server.draw.palette import Rgb
-from prelabel_server.draw.proposals import Pen, draw_proposals, stamp
+from prelabel_server.draw.proposals import Pen, corners_of, draw_proposals, stamp
 
 # So faint that it places the words without competing with them.
 _GHOST = 0.12
 _INK: Rgb = (20, 20, 20)
 # Below this a line of text cannot be read however well it is drawn.
 _LEAST_FONT_PX = 6
-# Letters take this share of a text line's height; the rest is its ascenders' and descenders' room.
-_LETTER_SHARE = 0.8
+# Letters take this share of a text line's height at most; detectors leave a small margin.
+_LETTER_SHARE = 0.95
 
 
 def draw_reading(pixels: RgbImage, proposals: Sequence[Proposal]) -> RgbImage:
@@ -40,6 +40,10 @@ def draw_reading(pixels: RgbImage, proposals: Sequence[Proposal]) -> RgbImage:
     thin = Pen(line_px=max(1, pen.line_px // 2), font_px=pen.font_px)
     left = draw_proposals(pixels, proposals, labels=False, pen=thin)
     right = np.round(255 - (255 - pixels.astype(np.float32)) * _GHOST).astype(np.uint8)
+    # The faint letters below would blur those on top; all go first, since lines may overlap.
+    areas = [np.round(corners_of(p)).astype(np.int32) for p in proposals if p.text]
+    for area in areas:
+        cv2.fillPoly(right, [area], (255, 255, 255))
     for proposal in proposals:
         if proposal.text:
             _write(right, proposal, proposal.text)
@@ -49,11 +53,10 @@ def draw_reading(pixels: RgbImage, proposals: Sequence[Proposal]) -> RgbImage:
 
 def _write(canvas: RgbImage, proposal: Proposal, text: str) -> None:
     (x, y), (width, height), angle = _frame(proposal)
-    ink = render(text, max(_LEAST_FONT_PX, round(height * _LETTER_SHARE)))
-    if ink.shape[1] > width:
-        # Drawn anew in the smaller size: shrinking the pixels would blur them.
-        share = width / ink.shape[1]
-        ink = render(text, max(_LEAST_FONT_PX, int(height * _LETTER_SHARE * share)))
+    size = height * _LETTER_SHARE
+    # As wide as the line in the picture, which is set in another font.
+    size *= min(1.0, width / render(text, max(_LEAST_FONT_PX, round(size))).shape[1])
+    ink = render(text, max(_LEAST_FONT_PX, int(size)))
     if abs(angle) >= 1.0:
         ink = _turned(ink, angle)
     corner = (round(x - ink.shape[1] / 2), round(y - ink.shape[0] / 2))

@@ -105,9 +105,7 @@ def _against_threshold(axes: Any, curve: Curve, best: OperatingPoint | None) -> 
 
 def _legend_below(axes: Any) -> None:
     """Where no curve can run through it."""
-    axes.legend(
-        frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=9
-    )
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, fontsize=9)
 
 
 def _tones() -> tuple[str, ...]:
@@ -151,7 +149,7 @@ def contact_sheet(
             ]
             picture = _with_annotations(load(image_id), image_id, annotations, kept)
             name = shortened(Path(annotations.images[image_id]).name, 32)
-            cells.append(_titled(picture, f"{word}: F1 {report.image_f1[image_id]:.2f}  {name}"))
+            cells.append(_titled(picture, f"{word}: F1 {report.image_f1[image_id]:.2f}, {name}"))
         if cells:
             rows.append(_side_by_side(cells))
     return np.concatenate(rows, axis=0)
