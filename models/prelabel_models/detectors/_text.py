@@ -119,7 +119,8 @@ def cut_strip(image: RgbImage, corners: NDArray[np.float32]) -> RgbImage:
 def strip_width(strip: RgbImage) -> int:
     """Width of a strip once it is `STRIP_HEIGHT` high."""
     height, width = strip.shape[:2]
-    return min(MOST_STRIP_WIDTH, max(1, -(-STRIP_HEIGHT * width // height)))
+    upright: int = -(-STRIP_HEIGHT * width // height)
+    return min(MOST_STRIP_WIDTH, max(1, upright))
 
 
 def strip_tensor(strips: Sequence[RgbImage], height: int, width: int) -> Tensor:

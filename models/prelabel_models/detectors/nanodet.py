@@ -128,7 +128,9 @@ def _points(
 def _expectation(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean bin of each softmax: (..., bins) to (...)."""
     # The largest logit is subtracted so that `exp` cannot overflow.
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    # Infinite logits become NaN boxes, which `select` refuses if the row matters.
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     bins = np.arange(logits.shape[-1], dtype=np.float32)
     mean: NDArray[np.float32] = (weights @ bins) / weights.sum(axis=-1)
     return mean

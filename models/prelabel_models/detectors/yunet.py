@@ -15,7 +15,7 @@ from prelabel_models.base import RawOutput
 from prelabel_models.cards import ModelCard
 from prelabel_models.detectors._onnx import Candidates, OnnxDetector, PixelHabit
 from prelabel_models.detectors.yolox import grid
-from prelabel_models.errors import ModelUnusableError
+from prelabel_models.errors import ModelUnusableError, NonFiniteOutputError
 
 _STRIDES = (8, 16, 32)
 _WIDTHS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
@@ -67,6 +67,8 @@ class YunetDetector(OnnxDetector):
                 f"model: expected {len(self._cells)} cells, the run gave "
                 f"{[len(part) for part in parts.values()]}"
             )
+        if not (np.isfinite(parts["cls"]).all() and np.isfinite(parts["obj"]).all()):
+            raise NonFiniteOutputError("model: a score is NaN or infinite")
         # The graph's sigmoids may be off by rounding; OpenCV clamps them too.
         scores = np.sqrt(np.clip(parts["cls"], 0, 1) * np.clip(parts["obj"], 0, 1))
         center = (parts["bbox"][:, :2] + self._cells) * self._cell_strides
