@@ -147,7 +147,8 @@ def _draw_shape(canvas: RgbImage, proposal: Proposal, color: Rgb, pen: Pen) -> N
     halo = ink_on(color)
     # A dark or light rim keeps a line visible on a ground of its own colour; beside a line of one
     # pixel it would be all that is seen.
-    rim = [(halo, pen.line_px + 2)] if pen.line_px > 1 else []
+    rim_px = max(1, round(pen.line_px / 3))
+    rim = [(halo, pen.line_px + 2 * rim_px)] if pen.line_px > 1 else []
     strokes = [*rim, (color, pen.line_px)]
     corners = _corners(proposal)
     if corners is None:

@@ -220,23 +220,24 @@ def _report(
     max_proposals: int,
 ) -> EvalReport:
     # (IoU, recall, category, area, limit) and (IoU, category, area, limit); -1 where undefined.
-    precision = judge.eval.get("precision", np.full((10, 101, 0, 4, 3), -1.0))
-    recall = judge.eval.get("recall", np.full((10, 0, 4, 3), -1.0))
-    cells = _Cells(judge.evalImgs, len(category_ids), len(image_ids))
+    count = len(category_ids)
+    precision = judge.eval.get("precision", np.full((10, 101, count, 4, 3), -1.0))
+    recall = judge.eval.get("recall", np.full((10, count, 4, 3), -1.0))
+    cells = _Cells(judge.evalImgs, count, len(image_ids))
     classes = []
     for k, category_id in enumerate(category_ids):
-        curve, positives, count = cells.curve(_IOU_50, [k])
+        curve, positives, found = cells.curve(_IOU_50, [k])
         classes.append(
             ClassResult(
                 name=annotations.categories[category_id],
                 annotations=positives,
-                proposals=count,
+                proposals=found,
                 ap=_mean(precision[:, :, k, 0, 2]),
                 ap50=_mean(precision[_IOU_50, :, k, 0, 2]),
                 best=curve.best(),
             )
         )
-    everything = range(len(category_ids))
+    everything = range(count)
     curves = tuple(cells.curve(t, everything)[0] for t in (_IOU_50, _IOU_75, 8))
     best = curves[0].best()
     threshold = np.inf if best is None else best.min_score
