@@ -43,7 +43,8 @@ def parse(data: bytes) -> Parsed:
         raise damaged("BMP", "it has no width or no height")
     mode = "1" if bits == 1 else "P" if bits <= 8 else "RGB"
     depth = 1 if bits == 1 else 5 if bits == 16 else 8
-    return Parsed(width, abs(height), mode, depth, 0 if is_plain(data) else 4)
+    # OpenCV copies the encoded pixels, Pillow holds RGBX.
+    return Parsed(width, abs(height), mode, depth, 4)
 
 
 def check_complete(data: bytes) -> None:

@@ -113,19 +113,23 @@ def parse(data: bytes) -> Parsed:
 def check_complete(data: bytes) -> None:
     """That the picture ends with its end marker and has no absurd number of scans.
 
-    Inside coded pixels 0xFF is always followed by 0x00 or a restart marker, so the first end
-    marker behind the scan header is the picture's own; what follows it (trailers, further
-    pictures) does not matter.
+    Inside coded pixels 0xFF is always followed by 0x00 or a restart marker, so any end marker
+    behind the scan header means that the first picture has its own; what follows it (trailers,
+    further pictures) does not matter.
 
     Raises:
         ImageDamagedError: There is no end marker.
         ImageTooLargeError: Too many scans.
     """
-    scan = _segments(data)[-1]
-    end = data.find(b"\xff\xd9", scan.end)
-    if end < 0:
+    segments = _segments(data)
+    scan, frame = segments[-1], next(s for s in segments if s.marker in _FRAMES)
+    # Backwards, where it is found at once: forwards costs a tenth of decoding.
+    if data.rfind(b"\xff\xd9", scan.end) < 0:
         raise cut_short("JPEG")
-    if data.count(b"\xff\xda", scan.end, end) >= _MAX_SCANS:
+    holds_all = data[scan.body] == data[frame.body + 5]
+    if holds_all and frame.marker not in _PROGRESSIVE:
+        return  # decoders stop behind the one scan
+    if data.count(b"\xff\xda", scan.end) >= _MAX_SCANS:
         raise too_many("JPEG", "scans", _MAX_SCANS)
 
 

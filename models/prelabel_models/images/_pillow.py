@@ -5,6 +5,7 @@ about sizes that the limits have already judged.
 
 PNG comes here too, though OpenCV is some 10 to 50 % faster: libpng inside OpenCV writes its
 errors to the process's standard error, which a hostile file could fill, and Pillow does not.
+(libtiff behind Pillow does, for damaged TIFF with compression; TIFF is opt-in.)
 """
 
 from __future__ import annotations
@@ -29,13 +30,12 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from prelabel_models.images import _icc, _jpeg, _png
+from prelabel_models.images import _icc, _jpeg, _png, _tiff
 from prelabel_models.images.header import ImageFormat, ImageHeader
 from prelabel_models.types import RgbImage
 
 # Keeps the second copy of the pixels to a few megabytes and inside the processor's cache.
 _STRIP_PIXELS = 1 << 18
-_ORIENTATION_TAG = 274
 # `warnings.catch_warnings` changes the process; TIFF and GIF are opt-in and rare.
 _WARNINGS = threading.Lock()
 
@@ -64,7 +64,16 @@ def decode_rgb(data: bytes, header: ImageHeader, profile: bytes) -> RgbImage:
     Raises:
         Exception: Whatever Pillow raises; the caller maps it.
     """
+    if header.format is ImageFormat.PNG:
+        data = _png.essence(data)
+    elif header.format is ImageFormat.JPEG:
+        data = _jpeg.without_metadata(data)
+    elif header.format is ImageFormat.TIFF:
+        # Pillow would turn the pixels itself; orientation is applied once, for all formats.
+        data = _tiff.upright(data)
     image = _open(data, header)
+    if header.format is ImageFormat.PNG and _may_lack_rows(data, image):
+        _png.check_rows(data)
     if image.size != (header.stored_width, header.stored_height):
         raise ValueError("the decoder sees another size")
     out = np.empty((header.stored_height, header.stored_width, 3), np.uint8)
@@ -75,10 +84,6 @@ def decode_rgb(data: bytes, header: ImageHeader, profile: bytes) -> RgbImage:
 
 
 def _open(data: bytes, header: ImageHeader) -> Image.Image:
-    if header.format is ImageFormat.PNG:
-        data = _png.essence(data)
-    elif header.format is ImageFormat.JPEG:
-        data = _jpeg.without_metadata(data)
     plugin = _PLUGINS[header.format]
     if header.format not in (ImageFormat.TIFF, ImageFormat.GIF):
         image = plugin(io.BytesIO(data))
@@ -87,11 +92,19 @@ def _open(data: bytes, header: ImageHeader) -> Image.Image:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = plugin(io.BytesIO(data))
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            # Pillow would turn the pixels itself; orientation is applied once, for all formats.
-            image.tag_v2.pop(_ORIENTATION_TAG, None)
         image.load()
     return image
+
+
+def _may_lack_rows(data: bytes, image: Image.Image) -> bool:
+    """Whether a PNG's last row is as empty as memory that was never written to.
+
+    Rows are written in order, so any value in the last one shows that all arrived; only the rest
+    (black, or the palette's first colour) has to be inflated a second time to know.
+    """
+    interlaced = bool(data[28])
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return interlaced or not np.asarray(last).any()
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:

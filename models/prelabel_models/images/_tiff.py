@@ -123,3 +123,15 @@ def parse(data: bytes) -> Parsed:
         _pages(data, order, following),
         _ICC in tags,
     )
+
+
+def upright(data: bytes) -> bytes:
+    """The same file with orientation 1, so that a decoder does not turn the first page."""
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from(order + "H", data, at)[0] == _ORIENTATION:
+            entry = struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0)
+            data = data[:at] + entry + data[at + 12 :]
+    return data
