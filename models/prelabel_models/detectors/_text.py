@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -73,15 +72,16 @@ def find_lines(probability: NDArray[np.float32]) -> Lines:
         center, (width, height), angle = cv2.minAreaRect(contour)
         if min(width, height) < _LEAST_SIDE:
             continue
-        score = _mean_inside(probability, cv2.boxPoints((center, (width, height), angle)))
+        score = _mean_inside(probability, center, (width - 1.0, height - 1.0), angle)
         if score < LINE_THRESHOLD:
             continue
         grow = 2.0 * (width * height * UNCLIP_RATIO) / (2.0 * (width + height))
         if min(width, height) + grow < _LEAST_SIDE + 2.0:
             continue
         box = cv2.boxPoints((center, (width + grow, height + grow), angle))
-        # A contour runs through the middles of pixels.
-        corners.append(as_read(np.asarray(box, np.float32) + 0.5))
+        # A contour runs through the middles of pixels, half a pixel inside each edge; `_JOIN` has
+        # added one pixel to the right and below, so that it runs along the outer edges.
+        corners.append(as_read(np.asarray(box, np.float32)))
         scores.append(min(score, 1.0))
     return Lines(np.asarray(corners, np.float32).reshape(-1, 4, 2), np.asarray(scores, np.float32))
 
@@ -164,10 +164,18 @@ def read_characters(
     return text, float(probabilities[steps, best[steps]].mean())
 
 
-def _mean_inside(probability: NDArray[np.float32], box: NDArray[Any]) -> float:
+def _mean_inside(
+    probability: NDArray[np.float32],
+    center: Sequence[float],
+    size: tuple[float, float],
+    angle: float,
+) -> float:
+    """Mean of the pixels whose middles lie inside a rectangle, given by its outer edges less 1."""
     rows, columns = probability.shape
-    low = np.clip(np.floor(box.min(axis=0)).astype(int), 0, (columns - 1, rows - 1))
-    high = np.clip(np.ceil(box.max(axis=0)).astype(int), 0, (columns - 1, rows - 1))
+    middles = (center[0] - 0.5, center[1] - 0.5)
+    box = np.rint(cv2.boxPoints((middles, size, angle))).astype(np.int32)
+    low = np.clip(box.min(axis=0), 0, (columns - 1, rows - 1))
+    high = np.clip(box.max(axis=0), 0, (columns - 1, rows - 1))
     mask = np.zeros((high[1] - low[1] + 1, high[0] - low[0] + 1), np.uint8)
     cv2.fillPoly(mask, [(box - low).astype(np.int32)], (1,))
     part = probability[low[1] : high[1] + 1, low[0] : high[0] + 1]
