@@ -27,7 +27,6 @@ LINES = (
     "Total amount due 1,234.50 EUR",
     "The quick brown fox jumps over the lazy dog",
 )
-# Spaces between words are the recogniser's weakest point, on small print above all.
 ANGLES = (0, 5, -12)
 
 
@@ -51,6 +50,7 @@ def page(
 
 
 def joined(text: str) -> str:
+    # Spaces are the recogniser's weakest point, on small print above all.
     return text.replace(" ", "")
 
 
