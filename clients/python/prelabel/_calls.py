@@ -72,7 +72,7 @@ class SentImages:
 
     def source(self, data: bytes) -> image_pb2.ImageSource:
         """The digest where the server should still hold the image, else the bytes."""
-        if len(data) >= _REUSE_FROM_BYTES:
+        if self._digests and len(data) >= _REUSE_FROM_BYTES:
             digest = _images.digest(data)
             with self._lock:
                 if digest in self._digests:
