@@ -57,6 +57,20 @@ def test_nms_is_what_its_definition_says(
     assert nms(rows, scores, limit).tolist() == slow_nms(rows, scores, limit)
 
 
+@given(boxes(max_size=20), st.integers(1, 4), st.integers(1, 20))
+def test_groups_do_not_see_each_other_and_the_limit_only_cuts_the_end(
+    rows: NDArray[np.float32], count: int, limit: int
+) -> None:
+    scores = np.random.default_rng(len(rows)).random(len(rows)).astype(np.float32)
+    groups = np.arange(len(rows)) % count
+    kept = nms(rows, scores, 0.5, groups=groups)
+    for group in range(count):
+        (members,) = np.nonzero(groups == group)
+        alone = members[nms(rows[members], scores[members], 0.5)]
+        assert [i for i in kept if groups[i] == group] == alone.tolist()
+    assert nms(rows, scores, 0.5, groups=groups, limit=limit).tolist() == kept[:limit].tolist()
+
+
 def test_nms_breaks_ties_by_position() -> None:
     rows = np.asarray([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
     assert nms(rows, np.asarray([0.5, 0.5]), 0.5).tolist() == [0]

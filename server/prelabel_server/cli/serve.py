@@ -75,10 +75,11 @@ def serve(
     ] = 30.0,
 ) -> None:
     """Serve pre-labels over gRPC until SIGTERM."""
-    from prelabel_server import app
+    from prelabel_server import app, memory
     from prelabel_server.config import Limits, Settings, available_cores, image_limits, parse_roots
 
     logging.getLogger("prelabel_server").setLevel(logging.INFO)
+    memory.return_large_buffers()
     try:
         roots = parse_roots(root or [])
         limits = Limits(image=image_limits(allow_format or []))

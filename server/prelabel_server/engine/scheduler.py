@@ -262,19 +262,24 @@ class Scheduler:
         return sum(len(queue) for queue in self._queues.values())
 
     def _serve(self) -> None:
-        while True:
+        while self._serve_once():
+            pass
+
+    def _serve_once(self) -> bool:
+        """One batch. A method of its own, so that no worker holds on to its last images."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._depth() > 0)
+            if self._stopped:
+                return False
+            batch = self._take()
+            self._running += len(batch)
+        try:
+            self._execute(batch)
+        finally:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._depth() > 0)
-                if self._stopped:
-                    return
-                batch = self._take()
-                self._running += len(batch)
-            try:
-                self._execute(batch)
-            finally:
-                with self._changed:
-                    self._running -= len(batch)
-                    self._changed.notify_all()
+                self._running -= len(batch)
+                self._changed.notify_all()
+        return True
 
     def _take(self) -> list[_Entry]:
         """The next batch; the lock is held. Empty if all that waited had expired."""
@@ -327,6 +332,7 @@ class Scheduler:
                     self._finish(entry)
         finally:
             for entry in batch:
+                entry.units, entry.outputs = (), []
                 try:
                     entry.work.release()
                 except Exception:

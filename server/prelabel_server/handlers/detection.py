@@ -142,7 +142,8 @@ class DetectWork(Work[DetectAnswer]):
         if self._reserved:
             self._context.budget.release(self._reserved)
             self._reserved = 0
-        self._views = []
+        # An error's traceback leads back here: do not let it keep the image alive.
+        self._views, self._data = [], b""
 
     def _decode(self) -> DecodedImage:
         header = images.read_header(self._data, self._context.limits)

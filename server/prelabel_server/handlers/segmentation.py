@@ -89,6 +89,7 @@ class _EmbedWork(Work[EmbeddedImage]):
         if self._reserved:
             self._context.budget.release(self._reserved)
             self._reserved = 0
+        self._data = b""  # see DetectWork.release
 
 
 class _PromptWork(Work[tuple[MaskAnswer, ...]]):

@@ -1,0 +1,30 @@
+"""Give the memory of large buffers back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+# Larger than any tensor of a usual detector (640x640x3 float32 is 4.7 MiB), whose pages are worth
+# keeping, and smaller than the messages and photographs that should leave no trace.
+_LARGE_BYTES = 8 * 2**20
+
+
+def return_large_buffers() -> bool:
+    """Fix glibc's thresholds; call it once, before the threads start.
+
+    Left to itself glibc raises its threshold with each large buffer that is freed, up to 32 MiB,
+    and then keeps such buffers in its heaps: a few 20 MiB messages cost 270 MiB for good.
+
+    Returns:
+        False where there is no glibc; nothing is changed then.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl returns large buffers by itself
+        return False
+    done: int = mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    return bool(done and mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES))
