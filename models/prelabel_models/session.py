@@ -145,11 +145,14 @@ class OnnxSession:
             self._session = None
 
 
-def open_session(path: Path, options: SessionOptions = SessionOptions()) -> OnnxSession:
-    """Make a session for the graph at `path`.
+def open_session(
+    graph: Path | bytes,
+    options: SessionOptions = SessionOptions(),
+) -> OnnxSession:
+    """Make a session for a graph.
 
     Args:
-        path: An `.onnx` file whose digest the caller has checked.
+        graph: An `.onnx` file whose digest the caller has checked, or such a file's content.
         options: Device and threads.
 
     Raises:
@@ -162,11 +165,11 @@ def open_session(path: Path, options: SessionOptions = SessionOptions()) -> Onnx
     if kind == "auto":
         kind = "cuda" if _PROVIDERS["cuda"] in ort.get_available_providers() else "cpu"
     providers = _provider_list(ort, kind, number)
-    session = _create(ort, path, providers, options)
-    if session.get_overridable_initializers():
+    session = _create(ort, graph, providers, options)
+    if isinstance(graph, Path) and session.get_overridable_initializers():
         from prelabel_models.repair import without_initializer_inputs
 
-        repaired = without_initializer_inputs(path)
+        repaired = without_initializer_inputs(graph)
         if repaired is not None:
             session = _create(ort, repaired, providers, options)
     active = session.get_providers()[0]
