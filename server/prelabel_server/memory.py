@@ -8,9 +8,10 @@ import sys
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-# Larger than any tensor of a usual detector (640x640x3 float32 is 4.7 MiB), whose pages are worth
-# keeping, and smaller than the messages and photographs that should leave no trace.
-_LARGE_BYTES = 8 * 2**20
+# Larger than the buffers of every request (a 416x416x3 float32 tensor is 2 MiB), whose pages are
+# worth keeping, and smaller than the messages and photographs that should leave no trace. A fresh
+# mapping of 5 MiB costs about half a millisecond.
+_LARGE_BYTES = 4 * 2**20
 
 
 def return_large_buffers() -> bool:
