@@ -109,7 +109,10 @@ def _external_locations(path: Path, role: str) -> set[str]:
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except Exception as err:  # the protobuf parser's errors have no common base
-        raise ModelUnusableError(f"files.{role}: expected an ONNX graph, got other bytes") from err
+        raise ModelUnusableError(
+            f"files.{role}: expected an ONNX graph; the file is cut short, damaged or of another "
+            "kind"
+        ) from err
     if not model.opset_import or not model.graph.output:
         raise ModelUnusableError(f"files.{role}: expected an ONNX graph with an output")
     locations = set()
