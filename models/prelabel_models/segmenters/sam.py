@@ -1,5 +1,8 @@
 """Segment Anything and what keeps its interface: SAM, MobileSAM, 8-bit versions of both.
 
+Roles: `encoder`, `decoder`, and as this project's exporter writes it `clicks`: the decoder for
+prompts without a mask, which takes terms that the encoder has computed from the image alone.
+
 The encoder takes (1, 3, 1024, 1024) normalised pixels, or (height, width, 3) raw ones where the
 graph normalises and pads by itself (samexporter), and gives (1, 256, 64, 64). The decoder is the
 stock exporter's, with or without the masks of the image's size, which are never computed here.
@@ -10,6 +13,10 @@ Source: github.com/facebookresearch/segment-anything (`ResizeLongestSide`, `SamP
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +25,10 @@ from prelabel_models.cards import ModelCard
 from prelabel_models.detectors._onnx import PixelHabit
 from prelabel_models.errors import ModelUnusableError
 from prelabel_models.masks import Mask, resize_logits_to_mask
-from prelabel_models.segmenters._graphs import Decoder
+from prelabel_models.segmenters._graphs import Decoder, open_decoder
 from prelabel_models.segmenters._onnx import Encoded, PointSegmenter, resized
 from prelabel_models.segmenters._prompts import BOTTOM_RIGHT, NOTHING, Tokens
-from prelabel_models.session import OnnxSession
+from prelabel_models.session import OnnxSession, SessionOptions
 from prelabel_models.transforms import Transform
 from prelabel_models.types import RgbImage
 
@@ -41,6 +48,28 @@ class SamSegmenter(PointSegmenter):
     )
     CORNERS_FIRST = False
 
+    _clicks: Decoder | None = None
+
+    @classmethod
+    def from_files(
+        cls, card: ModelCard, files: Mapping[str, Path], options: SessionOptions
+    ) -> Self:
+        """See `PointSegmenter`; also takes the role `clicks`."""
+        segmenter = super().from_files(card, files, options)
+        if "clicks" in files:
+            try:
+                segmenter._add_clicks(open_decoder(files["clicks"], options))
+            except BaseException:
+                segmenter.close()
+                raise
+        return segmenter
+
+    def close(self) -> None:
+        """See `base.Segmenter`."""
+        super().close()
+        if self._clicks is not None:
+            self._clicks.session.close()
+
     def find_side(self, card: ModelCard) -> int:
         """See `PointSegmenter`; a graph of (height, width, 3) has the largest side it takes."""
         shape = self._encoder.inputs[0].shape
@@ -50,8 +79,10 @@ class SamSegmenter(PointSegmenter):
 
     def match_features(self, encoder: OnnxSession, decoder: OnnxSession) -> dict[str, int]:
         """See `PointSegmenter`."""
-        first = encoder.outputs[0]
-        if len(encoder.outputs) != 1 or len(first.shape) != 4:
+        names = [o.name for o in encoder.outputs]
+        index = names.index("image_embeddings") if "image_embeddings" in names else 0
+        first = encoder.outputs[index]
+        if (len(names) != 1 and first.name != "image_embeddings") or len(first.shape) != 4:
             raise ModelUnusableError(
                 "files.encoder: expected one output of shape (1, 256, 64, 64), got "
                 f"{', '.join(str(o.shape) for o in encoder.outputs)}"
@@ -68,7 +99,7 @@ class SamSegmenter(PointSegmenter):
                 f"files.decoder: expected an embedding of {first.shape} as the encoder gives it, "
                 f"the graph takes {wanted.shape}"
             )
-        return {"image_embeddings": 0}
+        return {"image_embeddings": index}
 
     def check_decoder(self, decoder: Decoder) -> None:
         """See `PointSegmenter`; padding makes masks of another size useless."""
@@ -112,12 +143,13 @@ class SamSegmenter(PointSegmenter):
         if len(labels) and not (labels == BOTTOM_RIGHT).any():
             points = np.concatenate([points, np.zeros((1, 2), np.float32)])
             labels = np.append(labels, np.float32(NOTHING))
+        feeds = {**encoded.features, "point_coords": points[None], "point_labels": labels[None]}
+        if shape is None and self._clicks is not None:
+            return self._clicks.run(feeds)
         width, height = encoded.transform.content_size
         return self._decoder.run(
             {
-                **encoded.features,
-                "point_coords": points[None],
-                "point_labels": labels[None],
+                **feeds,
                 "mask_input": self._no_mask() if shape is None else shape,
                 "has_mask_input": np.array([shape is not None], np.float32),
                 # Read only where the graph could not be cut; then as small as it gets.
@@ -133,6 +165,19 @@ class SamSegmenter(PointSegmenter):
         return resize_logits_to_mask(
             np.asarray(large, np.float32), (0, 0, width, height), (width, height)
         )
+
+    def _add_clicks(self, session: OnnxSession) -> None:
+        """Use a graph for prompts without a mask; its image terms are outputs of the encoder."""
+        given = {o.name: index for index, o in enumerate(self._encoder.outputs)}
+        terms = [i.name for i in session.inputs if i.name not in self.PROMPT_INPUTS]
+        missing = [name for name in terms if name not in given]
+        if missing:
+            session.close()
+            raise ModelUnusableError(
+                f"files.clicks: expected inputs that the encoder gives, got {', '.join(missing)}"
+            )
+        self._clicks = Decoder(session, {"point_coords", "point_labels", *terms})
+        self._features |= {name: given[name] for name in terms}
 
     def _no_mask(self) -> NDArray[np.float32]:
         return np.zeros((1, 1, self._cells, self._cells), np.float32)

@@ -122,6 +122,36 @@ def write_decoder(
     )
 
 
+def write_encoder_with_terms(path: Path, term: float = 1.0) -> Path:
+    """As this project's exporter writes it: the embedding, and a term for the graph of clicks."""
+    return _save(
+        path,
+        f"""encoder (float[1,3,1024,1024] image)
+        => (float[1,256,64,64] image_embeddings, float[1] image_keys)
+        <float[256,3,1,1] weights = {{{_diagonal()}}}, float[1] term = {{{term}}}>
+        {{
+            blocks = AveragePool <kernel_shape = [16, 16], strides = [16, 16]> (image)
+            image_embeddings = Conv (blocks, weights)
+            image_keys = Identity (term)
+        }}""",
+    )
+
+
+def write_clicks(path: Path, term: str = "image_keys") -> Path:
+    """The discs again; the predicted IoUs are a hundredth of the term and more."""
+    return _save(
+        path,
+        f"""clicks (float[1,256,64,64] image_embeddings, float[1,points,2] point_coords,
+                float[1,points] point_labels, float[1] {term})
+        => (float[1,4,256,256] low_res_masks, float[1,4] iou_predictions)
+        {_constants(RADII, (0.01, 0.02, 0.03, 0.04))}
+        {{ {_DISCS}
+            low_res_masks = Identity (discs)
+            iou_predictions = Mul (ious, {term})
+        }}""",
+    )
+
+
 def write_stock_decoder(path: Path, *, old: bool = False) -> Path:
     """As the stock exporter's: four masks scaled to the image's size, and the small ones.
 

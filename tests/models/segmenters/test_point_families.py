@@ -327,6 +327,52 @@ def test_numbers_that_are_none_are_an_error(folder: Path, where: str) -> None:
         segmenter.segment(segmenter.embed(grey(64, 64)), click((5, 5)), max_masks=1)
 
 
+def test_an_embedding_that_is_no_number_is_an_error(folder: Path) -> None:
+    encoder = sam_graphs.write_encoder_with_terms(folder / "nan.onnx", term=1e38)
+    model = onnx.load(str(encoder))
+    for tensor in model.graph.initializer:
+        if tensor.name == "term":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([np.inf], np.float32), "term"))
+    onnx.save(model, str(encoder))
+    files = {
+        "encoder": encoder,
+        "decoder": sam_graphs.write_decoder(folder / "decoder.onnx"),
+        "clicks": sam_graphs.write_clicks(folder / "clicks.onnx"),
+    }
+
+    with pytest.raises(NonFiniteOutputError, match="embedding"):
+        load_segmenter(sam_graphs.card(), files).embed(grey(64, 64))
+
+
+def test_the_graph_of_clicks_answers_all_but_masks(folder: Path) -> None:
+    files = {
+        "encoder": sam_graphs.write_encoder_with_terms(folder / "terms.onnx", term=7.0),
+        "decoder": sam_graphs.write_decoder(folder / "decoder.onnx"),
+        "clicks": sam_graphs.write_clicks(folder / "clicks.onnx"),
+    }
+    segmenter = load_segmenter(sam_graphs.card(), files)
+    embedding = segmenter.embed(grey(640, 480))
+
+    (clicked,) = segmenter.segment(embedding, click((300, 200), (300, 202)), max_masks=1)
+    again = Prompts(low_res_logits=clicked.low_res_logits)
+    (refined,) = segmenter.segment(embedding, again, max_masks=1)
+
+    assert clicked.predicted_iou == pytest.approx(0.07)
+    assert refined.predicted_iou == pytest.approx(0.9)
+    np.testing.assert_array_equal(clicked.draw(), refined.draw())
+
+
+def test_a_graph_of_clicks_without_its_terms_is_refused(folder: Path) -> None:
+    files = {
+        "encoder": sam_graphs.write_encoder_with_terms(folder / "terms.onnx"),
+        "decoder": sam_graphs.write_decoder(folder / "decoder.onnx"),
+        "clicks": sam_graphs.write_clicks(folder / "odd_clicks.onnx", term="image_values"),
+    }
+
+    with pytest.raises(ModelUnusableError, match="image_values"):
+        load_segmenter(sam_graphs.card(), files)
+
+
 def test_files_that_do_not_fit_are_named(folder: Path) -> None:
     encoder = sam_graphs.write_encoder(folder / "encoder.onnx")
     decoder = sam_graphs.write_decoder(folder / "decoder.onnx")
