@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: how long an example takes says more about the machine than about the code. On a
+# build machine the examples are the same each time; elsewhere new ones are tried.
+settings.register_profile("prelabel", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("prelabel")
 
 ROOT = Path(__file__).resolve().parents[1]
 
