@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,7 +28,12 @@ from prelabel_models.errors import (
     NonFiniteOutputError,
     OptionError,
 )
-from prelabel_models.masks import Mask, resize_logits_to_mask, stability_score
+from prelabel_models.masks import (
+    Mask,
+    mask_box_xyxy,
+    resize_logits_to_mask,
+    stability_score,
+)
 from prelabel_models.segmenters._graphs import Decoder, open_decoder
 from prelabel_models.segmenters._prompts import Tokens, mask_logits, token_lists
 from prelabel_models.segmenters.base import Embedding, MaskCandidate, Prompts
@@ -38,6 +44,8 @@ from prelabel_models.types import RgbImage
 _MAX_MASKS = 3
 # One mask for a prompt that leaves no doubt, then three for one that does (SAM, section 3).
 _SAM_TOKENS = 4
+# Scaling only the part that matters costs several times as much for each pixel as scaling all.
+_SPARSE = 0.15
 _GRID = 256  # cells of a mask along a side, in every published model of these families
 
 Scored = tuple[NDArray[np.float32], float]
@@ -209,8 +217,7 @@ class PointSegmenter(ABC):
 
     def draw(self, logits: NDArray[np.float32], transform: Transform) -> Mask:
         """The mask of the image's size: bilinear, then compared with 0."""
-        width, height = transform.image_size
-        return resize_logits_to_mask(logits, (0, 0, width, height), (width, height))
+        return scaled_mask(logits, transform.image_size)
 
     def find_side(self, card: ModelCard) -> int:
         """Side of the encoder's square input in pixels.
@@ -273,6 +280,20 @@ def resized(image: RgbImage, size: tuple[int, int]) -> NDArray[np.uint8]:
         return image
     scaled = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     return np.asarray(scaled, np.uint8)
+
+
+def scaled_mask(logits: NDArray[np.float32], size: tuple[int, int]) -> Mask:
+    """Where logits that cover an image are above 0 at its size: bilinear, half-pixel centres.
+
+    Args:
+        logits: (h, w) float32.
+        size: (width, height) of the image in pixels.
+    """
+    box = mask_box_xyxy(logits > 0)
+    share = 0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1]) / logits.size
+    if share < _SPARSE:
+        return resize_logits_to_mask(logits, (0, 0, *size), size)
+    return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR) > 0)
 
 
 def _cells_of(transform: Transform, axis: int, cells: int) -> int:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from prelabel_models.cards import ModelCard
 from prelabel_models.detectors._onnx import PixelHabit
 from prelabel_models.errors import ModelUnusableError
-from prelabel_models.masks import Mask, resize_logits_to_mask
+from prelabel_models.masks import Mask
 from prelabel_models.segmenters._graphs import Decoder, open_decoder
-from prelabel_models.segmenters._onnx import Encoded, PointSegmenter, resized
+from prelabel_models.segmenters._onnx import Encoded, PointSegmenter, resized, scaled_mask
 from prelabel_models.segmenters._prompts import BOTTOM_RIGHT, NOTHING, Tokens
 from prelabel_models.session import OnnxSession, SessionOptions
 from prelabel_models.transforms import Transform
@@ -159,12 +159,9 @@ class SamSegmenter(PointSegmenter):
 
     def draw(self, logits: NDArray[np.float32], transform: Transform) -> Mask:
         """`Sam.postprocess_masks`: up to the input, padding off, then to the image."""
-        (width, height), (columns, rows) = transform.image_size, transform.content_size
-        side = transform.input_size
-        large = cv2.resize(logits, side, interpolation=cv2.INTER_LINEAR)[:rows, :columns]
-        return resize_logits_to_mask(
-            np.asarray(large, np.float32), (0, 0, width, height), (width, height)
-        )
+        columns, rows = transform.content_size
+        large = cv2.resize(logits, transform.input_size, interpolation=cv2.INTER_LINEAR)
+        return scaled_mask(np.asarray(large[:rows, :columns], np.float32), transform.image_size)
 
     def _add_clicks(self, session: OnnxSession) -> None:
         """Use a graph for prompts without a mask; its image terms are outputs of the encoder."""
