@@ -51,6 +51,18 @@ test: $(VENV)/dev-installed ## The default tests.
 test-slow: $(VENV)/dev-installed ## The marked tests that take minutes.
 	$(BIN)/python -m pytest -m slow
 
+# In an environment of its own: PyTorch is larger than everything else together.
+$(VENV)-export/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-export
+	$(VENV)-export/bin/python -m pip --disable-pip-version-check -q install --upgrade "pip>=25.1"
+	$(VENV)-export/bin/python -m pip --disable-pip-version-check -q install -e '.[cpu,export]' \
+	  --group test
+	@touch $@
+
+.PHONY: test-export
+test-export: $(VENV)-export/installed ## Exported SAM graphs against PyTorch.
+	$(VENV)-export/bin/python -m pytest -m slow tests/models/export
+
 .PHONY: lint
 lint: $(VENV)/dev-installed ## Style, types, import rules, contract.
 	$(BIN)/ruff check .
@@ -83,5 +95,5 @@ check: lint check-generated test check-wheel ## Everything that must be green be
 
 .PHONY: clean
 clean: ## Remove environments and build products.
-	rm -rf $(VENV) $(PROTO) dist build prelabel-demo .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) $(VENV)-export $(PROTO) dist build prelabel-demo .mypy_cache .ruff_cache .pytest_cache \
 	  .import_linter_cache .hypothesis

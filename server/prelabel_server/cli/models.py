@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from prelabel_server.cli import export
 from prelabel_server.cli.common import (
     EXIT_USAGE,
     JsonOption,
@@ -30,10 +31,11 @@ if TYPE_CHECKING:  # imported where used: the light client shows the help withou
 _PIPE_WIDTH = 200
 
 app = typer.Typer(
-    help="Models: list, add, pull, verify, check, remove.",
+    help="Models: list, add, pull, verify, check, export, remove.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(export.app, name="export")
 
 
 def _checked_name(value: str | None) -> str | None:
