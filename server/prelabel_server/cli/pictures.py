@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prelabel import types
@@ -48,14 +48,22 @@ class PictureWriter:
             yield outcome
 
     def _write(self, path: Path, result: types.DetectResult) -> None:
-        data = path.read_bytes()
+        self.draw_one(path.read_bytes(), result.proposals, self._folder / self._name(path))
+
+    def draw_one(self, data: bytes, proposals: Sequence[types.Proposal], target: Path) -> None:
+        """One picture.
+
+        Args:
+            data: The image file's bytes.
+            proposals: What to draw.
+            target: The file to write; its ending names the format.
+        """
         header = self._images.read_header(data, self._limits)
         pixels = self._images.decode(data, header, self._limits).pixels
-        if any(p.text for p in result.proposals):
-            picture = self._draw.draw_reading(pixels, result.proposals)
+        if any(p.text for p in proposals):
+            picture = self._draw.draw_reading(pixels, proposals)
         else:
-            picture = self._draw.draw_proposals(pixels, result.proposals)
-        target = self._folder / self._name(path)
+            picture = self._draw.draw_proposals(pixels, proposals)
         # 4:4:4, since halved colour resolution smears thin coloured lines.
         self._pillow.fromarray(picture).save(target, quality=_JPEG_QUALITY, subsampling=0)
         self.count += 1

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prelabel import __version__
-from prelabel_server.cli import demo, detect, evaluate, models, serve
+from prelabel_server.cli import demo, detect, evaluate, models, segment, serve
 
 app = typer.Typer(
     name="prelabel",
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(serve.serve)
+app.command("segment")(segment.segment)
 app.command("demo")(demo.demo)
 app.command("detect")(detect.detect)
 app.command("eval")(evaluate.evaluate)

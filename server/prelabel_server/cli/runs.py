@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prelabel import Client, StreamItem, types
 from prelabel.errors import PrelabelError, ResourceExhausted
+
+if TYPE_CHECKING:
+    from prelabel_server.local import LocalClient
 
 # What is taken for an image in a folder; a file that is named itself may end in anything.
 IMAGE_SUFFIXES = frozenset(
@@ -82,6 +85,21 @@ def engine(server: str | None, store: Path | None, device: str) -> Iterator[Engi
             limit = client.server_info().limits["max_image_bytes"]
             yield Engine(client, limit)
         return
+    with local_client(store, device) as local:
+        yield Engine(local)
+
+
+@contextmanager
+def local_client(store: Path | None, device: str) -> Iterator[LocalClient]:
+    """The handlers in this process.
+
+    Args:
+        store: Folder of the model store; None for the user's.
+        device: Where the model runs.
+
+    Raises:
+        MissingExtraError: A run here needs a part that is not installed.
+    """
     with missing_part("running a model in this process", "cpu"):
         from prelabel_server.config import Limits, Settings
         from prelabel_server.local import LocalClient
@@ -89,7 +107,7 @@ def engine(server: str | None, store: Path | None, device: str) -> Iterator[Engi
     if store is not None:
         settings = replace(settings, store_root=store)
     with LocalClient(settings) as local:
-        yield Engine(local)
+        yield local
 
 
 @contextmanager
