@@ -1,9 +1,4 @@
-"""Masks as boolean (height, width) arrays, and the forms they travel in. Pure functions.
-
-COCO's compressed run lengths follow `maskApi.c` of pycocotools: runs in column-major order,
-starting with background; from the fourth on each is a difference to the one two before; each
-number is cut into 5-bit groups, lowest first, with a continuation bit, offset by 48 into ASCII.
-"""
+"""Masks as boolean (height, width) arrays, and the forms they travel in. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel_models.errors import ImageDamagedError, OptionError
+from prelabel_models.run_lengths import pack_runs, unpack_runs
 
 Mask = NDArray[np.bool_]
 """(height, width) bool; True belongs to the object."""
 
 # A mask is one byte per pixel here: 256 MiB, and far above any image that is let in.
 _MAX_PIXELS = 1 << 28
-_FIRST_CHAR, _GROUP_BITS, _MORE, _SIGN = 48, 5, 0x20, 0x10
-# Seven groups hold 35 bits with sign: more than any run below _MAX_PIXELS needs.
-_MAX_GROUPS = 7
 _PNG_HEADER = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 # Rows that are scaled together: keeps the working set of a 4000 px wide image in the cache.
 _CHUNK_ROWS = 64
@@ -82,7 +75,7 @@ def encode_rle(mask: Mask) -> CocoRle:
     changes.sort()
     first = [0, 0] if flags[0, 0] else [0]
     edges = np.concatenate([first, changes, [height * width]])
-    return CocoRle(height, width, _pack(np.diff(edges)))
+    return CocoRle(height, width, pack_runs(np.diff(edges)))
 
 
 def decode_rle(rle: CocoRle, *, max_pixels: int = _MAX_PIXELS) -> Mask:
@@ -110,7 +103,7 @@ def decode_rle(rle: CocoRle, *, max_pixels: int = _MAX_PIXELS) -> Mask:
             f"rle: expected sides of at least 1 and at most {max_pixels} pixels, "
             f"got {rle.width} x {rle.height}",
         )
-    runs = _unpack(rle.counts)
+    runs = unpack_runs(rle.counts)
     pixels = rle.height * rle.width
     # The sum of 35-bit numbers cannot overflow: there are fewer of them than 2**28.
     if (runs < 0).any() or (runs > pixels).any() or int(runs.sum()) != pixels:
@@ -338,38 +331,6 @@ def _nonzero(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
         return tail
     word, byte = np.nonzero(flags[:whole].reshape(-1, 8)[words])
     return np.concatenate([words[word] * 8 + byte, tail])
-
-
-def _pack(runs: NDArray[np.int64]) -> str:
-    values = runs.copy()
-    values[3:] -= runs[1:-2]
-    # The groups a number needs: until the rest is only sign, and the last group shows that sign.
-    magnitude = np.where(values < 0, ~values, values)
-    lengths = np.ones(len(values), np.int64)
-    for group in range(1, _MAX_GROUPS):
-        lengths += magnitude >= 1 << (_GROUP_BITS * group - 1)
-    starts = np.cumsum(lengths) - lengths
-    place = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
-    chars = (np.repeat(values, lengths) >> (place * _GROUP_BITS)) & 0x1F
-    chars[place < np.repeat(lengths, lengths) - 1] |= _MORE
-    return (chars + _FIRST_CHAR).astype(np.uint8).tobytes().decode("ascii")
-
-
-def _unpack(counts: str) -> NDArray[np.int64]:
-    raw = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - _FIRST_CHAR
-    if raw.size == 0 or raw.min() < 0 or raw.max() > 0x3F or raw[-1] & _MORE:
-        raise OptionError("rle", "rle: expected the characters of COCO compressed run lengths")
-    ends = np.flatnonzero((raw & _MORE) == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_GROUPS:
-        raise OptionError("rle", f"rle: expected runs below {_MAX_PIXELS} pixels")
-    place = np.arange(len(raw)) - np.repeat(starts, lengths)
-    values = np.add.reduceat((raw & 0x1F) << (place * _GROUP_BITS), starts)
-    values -= np.where(raw[ends] & _SIGN, 1 << (lengths * _GROUP_BITS), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
 
 
 def _simplify(outline: NDArray[np.integer], tolerance_px: float) -> NDArray[np.float32]:
