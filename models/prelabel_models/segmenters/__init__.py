@@ -19,6 +19,7 @@ from prelabel_models.session import SessionOptions
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "classical": "prelabel_models.segmenters.classical:ClassicalSegmenter",
+        "grabcut": "prelabel_models.segmenters.classical:GrabCutSegmenter",
         "sam": "prelabel_models.segmenters.sam:SamSegmenter",
         "sam2": "prelabel_models.segmenters.sam2:Sam2Segmenter",
         "efficientsam": "prelabel_models.segmenters.efficientsam:EfficientSamSegmenter",
