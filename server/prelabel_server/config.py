@@ -25,7 +25,7 @@ class Limits:
         default_deadline_s: Where a caller sets none.
         decode_budget_bytes: Decoded images held at a time.
         image_cache_bytes: Encoded images kept for reuse by digest.
-        embedding_cache_bytes: Encoded images of segmenters, about 4 MiB each for SAM.
+        embedding_cache_bytes: Encoded images of segmenters, 4 to 10 MiB each for SAM.
         embedding_ttl_s: An embedding that nobody used for so long is let go.
         mask_cache_bytes: Low-resolution masks that later requests refine, 256 KiB each for SAM.
         max_metadata_bytes: Of one call.

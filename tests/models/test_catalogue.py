@@ -11,6 +11,7 @@ from prelabel_models.cards import dump_card, parse_card
 from prelabel_models.catalogue import card_for_file, card_for_files, catalogue, catalogue_entry
 from prelabel_models.errors import ModelNotFoundError, ModelUnusableError, OptionError
 from prelabel_models.files import hash_file, safe_name
+from prelabel_models.store import ModelStore
 
 # Licences that allow commercial use without conditions on other software.
 PERMISSIVE = {"Apache-2.0", "MIT", "BSD-3-Clause", "BSD-2-Clause"}
@@ -36,7 +37,8 @@ def test_entry_is_complete(name: str) -> None:
     assert card.name == safe_name(name)
     assert card.license != "unknown"
     assert card.license_url.startswith("https://")
-    assert card.source.startswith("https://")
+    ours = all(ref.package.startswith("prelabel_models:") for ref in card.files.values())
+    assert ours or card.source.startswith("https://")
     assert card.description.endswith(".")
     assert card.commercial == ("yes" if card.license in PERMISSIVE else card.commercial)
     assert card.license in PERMISSIVE or card.commercial in ("no", "ask")
@@ -96,3 +98,8 @@ def test_unknown_file_under_an_unknown_name_has_no_card(tmp_path: Path) -> None:
     assert card_for_file("mine", path) is None
     with pytest.raises(OptionError, match="name"):
         card_for_file("../mine", path)
+
+
+def test_files_of_this_package_have_the_digests_of_their_cards(tmp_path: Path) -> None:
+    (report,) = ModelStore(tmp_path).verify("classical")
+    assert report.problems == ()
