@@ -334,22 +334,3 @@ def test_random_bytes_behind_a_magic_number_give_an_image_or_an_image_error(
 def test_a_bomb_s_header_is_cheap_however_large_the_file() -> None:
     bomb = png_bomb(4_000)
     assert read_header(bomb).decode_bytes >= 4_000 * 4_000 * 3
-
-
-@pytest.mark.slow
-def test_usual_images_cost_no_more_than_opencv_alone() -> None:
-    import cv2
-
-    data = encoded(photo(640).crop((0, 0, 640, 480)), "JPEG", quality=90)
-    array = np.frombuffer(data, np.uint8)
-
-    def reference() -> None:
-        pixels = cv2.imdecode(array, cv2.IMREAD_COLOR)
-        assert pixels is not None
-        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-    # In turns, so that other processes slow both alike.
-    pairs = [(fastest_ms(lambda: decode(data)), fastest_ms(reference)) for _ in range(100)]
-    ours, theirs = (min(times) for times in zip(*pairs, strict=True))
-    assert ours <= 1.1 * theirs
-    assert min(fastest_ms(lambda: read_header(data)) for _ in range(40)) <= 0.15
