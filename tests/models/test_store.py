@@ -547,7 +547,7 @@ def test_rapidocr_is_there_without_being_added(store: ModelStore) -> None:
     stored = store.get("rapidocr")
 
     assert (stored.origin, stored.ready) == ("package", True)
-    assert [m.card.name for m in store.list()] == ["rapidocr"]
+    assert [m.card.name for m in store.list()] == ["classical", "rapidocr"]
     assert set(store.open_files("rapidocr")) == {"det", "rec", "cls"}
     with pytest.raises(ModelNotFoundError, match="could be removed"):
         store.remove("rapidocr")
