@@ -16,6 +16,8 @@ Errors about images and models are `prelabel_models.errors`; `rpc.status` maps b
 
 from __future__ import annotations
 
+from prelabel_models.errors import OptionError
+
 
 class RequestError(Exception):
     """Base of every error that this package raises on purpose; the text is for the caller."""
@@ -31,6 +33,16 @@ class InvalidFieldError(RequestError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+
+    @classmethod
+    def from_option(cls, err: OptionError, prefix: str = "") -> InvalidFieldError:
+        """The same refusal, under the field's name in a request.
+
+        Args:
+            err: Names the field as the models know it; its text begins with that name.
+            prefix: Path of the message that holds the field, for example `options.`.
+        """
+        return cls(prefix + err.field, str(err).removeprefix(f"{err.field}: "))
 
 
 class ImageNotCachedError(RequestError):

@@ -165,8 +165,7 @@ class DetectWork(Work[DetectAnswer]):
             try:
                 tiles = plan_tiles(size, side, tiling.overlap, max_tiles=self._context.max_tiles)
             except OptionError as err:
-                text = str(err).removeprefix(f"{err.field}: ")
-                raise InvalidFieldError(f"options.{err.field}", text) from err
+                raise InvalidFieldError.from_option(err, "options.") from err
         views = [_View(self._detector.preprocess(crop(pixels, tile)), tile) for tile in tiles]
         if not tiles or (tiling is not None and not tiling.skip_full_image):
             views.insert(0, _View(self._detector.preprocess(pixels), None))

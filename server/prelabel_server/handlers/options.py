@@ -46,7 +46,7 @@ def resolve(command: DetectCommand, info: ModelInfo, max_proposals: int) -> Dete
             max_detections=min(command.max_proposals or max_proposals, max_proposals),
         )
     except OptionError as err:
-        raise InvalidFieldError(f"options.{err.field}", _without_field(err)) from err
+        raise InvalidFieldError.from_option(err, "options.") from err
 
 
 def check(command: DetectCommand) -> None:
@@ -83,7 +83,3 @@ def _known(field: str, names: Iterable[str], index: dict[str, int]) -> None:
             near = difflib.get_close_matches(name[:_MAX_LABEL], index, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"it has {len(index)} labels"
             raise InvalidFieldError(field, f"the model has no label {name[:80]!r}; {hint}")
-
-
-def _without_field(err: OptionError) -> str:
-    return str(err).removeprefix(f"{err.field}: ")

@@ -197,7 +197,7 @@ class Segmentation:
             try:
                 command.prompts.check_inside(image.embedding.image_size)
             except OptionError as err:
-                raise _as_field(err) from err
+                raise InvalidFieldError.from_option(err) from err
         work = _PromptWork(
             runner, image, command, lambda c: self._context.mask_cache.put(key, c.low_res_logits)
         )
@@ -337,7 +337,3 @@ def _facts(image: EmbeddedImage, frame: Frame) -> ImageFacts:
     if frame is Frame.STORED:
         size = (header.stored_width, header.stored_height)
     return ImageFacts(image.digest, header, frame, size)
-
-
-def _as_field(err: OptionError) -> InvalidFieldError:
-    return InvalidFieldError(err.field, str(err).removeprefix(f"{err.field}: "))

@@ -261,8 +261,7 @@ def _checked(make: Callable[..., _T], **values: Any) -> _T:
     try:
         return make(**values)
     except OptionError as err:
-        text = str(err).removeprefix(f"{err.field}: ")
-        raise InvalidFieldError(err.field, text) from err
+        raise InvalidFieldError.from_option(err) from err
 
 
 def _array(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float32]:
