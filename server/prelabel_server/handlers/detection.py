@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prelabel_models import images, masks
+from prelabel_models import images
 from prelabel_models.base import Prepared
 from prelabel_models.detectors.tiling import Tile, crop, merge, plan_tiles
 from prelabel_models.errors import OptionError
@@ -26,8 +26,8 @@ from prelabel_server.handlers.commands import (
     DetectCommand,
     EncodedMask,
     Frame,
-    MaskEncoding,
 )
+from prelabel_server.handlers.encoding import encode_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +193,8 @@ def _encode_masks(
     arrays = found.masks
     if command.frame is Frame.STORED:
         arrays = tuple(images.mask_to_stored(mask, header) for mask in arrays)
-    if command.mask_encoding is MaskEncoding.POLYGONS:
-        return tuple(masks.to_polygons(m, command.polygon_tolerance_px) for m in arrays)
-    if command.mask_encoding is MaskEncoding.PNG:
-        return tuple(masks.encode_png(mask) for mask in arrays)
-    return tuple(masks.encode_rle(mask) for mask in arrays)
+    encoding, tolerance_px = command.mask_encoding, command.polygon_tolerance_px
+    return tuple(encode_mask(mask, encoding, tolerance_px) for mask in arrays)
 
 
 def _to_stored(found: Detections, header: ImageHeader) -> Detections:

@@ -25,18 +25,16 @@ from prelabel_server.handlers.commands import (
     AnswerTimings,
     Caller,
     EmbedAnswer,
-    EncodedMask,
     Frame,
     HeldImage,
     ImageDigest,
     ImageFacts,
     ImageSource,
     MaskAnswer,
-    MaskEncoding,
     SegmentAnswer,
     SegmentCommand,
-    SegmentOptions,
 )
+from prelabel_server.handlers.encoding import encode_mask
 from prelabel_server.handlers.sources import ImageSources, checked_digest
 
 _MAX_MASKS = 3
@@ -141,7 +139,7 @@ class _PromptWork(Work[tuple[MaskAnswer, ...]]):
         if box is None:  # the model sees nothing there
             return None
         return MaskAnswer(
-            mask=encode_mask(drawn, options),
+            mask=encode_mask(drawn, options.mask_encoding, options.polygon_tolerance_px),
             box_xyxy=box,
             area_px=masks.mask_area(drawn),
             predicted_iou=candidate.predicted_iou,
@@ -309,15 +307,6 @@ def check(command: SegmentCommand) -> None:
         value = getattr(wanted, name)
         if not 0 <= value <= 1:
             raise InvalidFieldError(name, f"expected a number in [0, 1], got {value:g}")
-
-
-def encode_mask(mask: Any, options: SegmentOptions) -> EncodedMask:
-    """A boolean mask in the encoding that was asked for."""
-    if options.mask_encoding is MaskEncoding.POLYGONS:
-        return masks.to_polygons(mask, options.polygon_tolerance_px)
-    if options.mask_encoding is MaskEncoding.PNG:
-        return masks.encode_png(mask)
-    return masks.encode_rle(mask)
 
 
 def _default_count(prompts: Prompts) -> int:

@@ -16,7 +16,9 @@ from prelabel.v1 import (
     model_service_pb2,
     proposal_pb2,
 )
+from prelabel_models.base import ModelInfo
 from prelabel_models.geometry import rotated_boxes
+from prelabel_models.images import ImageHeader
 from prelabel_models.masks import CocoRle, Polygon
 from prelabel_models.session import runtime_version
 from prelabel_server.config import Settings
@@ -135,27 +137,37 @@ def image_source_from_proto(message: image_pb2.ImageSource) -> ImageSource:
 
 def detect_answer_to_proto(answer: DetectAnswer) -> detection_service_pb2.DetectResponse:
     """An answer as a message."""
-    header = answer.header
-    stored = answer.frame is Frame.STORED
-    card = answer.model.card
     return detection_service_pb2.DetectResponse(
         request_id=answer.request_id,
-        model=common_pb2.ModelRef(name=card.name, version=card.version, digest=answer.model.digest),
-        image=image_pb2.ImageInfo(
-            digest=answer.digest,
-            width=answer.size[0],
-            height=answer.size[1],
-            coordinate_frame=image_pb2.COORDINATE_FRAME_STORED
-            if stored
-            else image_pb2.COORDINATE_FRAME_DISPLAYED,
-            exif_orientation=header.exif_orientation,
-            format=header.format,
-            frame_index=0 if header.frame_count > 1 else None,
-            frame_count=header.frame_count,
-        ),
+        model=model_ref_to_proto(answer.model),
+        image=image_info_to_proto(answer.digest, answer.header, answer.frame, answer.size),
         proposals=_proposals(answer),
         timings=timings_to_proto(answer.timings),
         truncated=answer.detections.truncated,
+    )
+
+
+def model_ref_to_proto(info: ModelInfo) -> common_pb2.ModelRef:
+    """Name, version and digest."""
+    return common_pb2.ModelRef(name=info.card.name, version=info.card.version, digest=info.digest)
+
+
+def image_info_to_proto(
+    digest: str, header: ImageHeader, frame: Frame, size: tuple[int, int]
+) -> image_pb2.ImageInfo:
+    """The image of an answer; `size` is (width, height) in `frame`."""
+    stored = frame is Frame.STORED
+    return image_pb2.ImageInfo(
+        digest=digest,
+        width=size[0],
+        height=size[1],
+        coordinate_frame=image_pb2.COORDINATE_FRAME_STORED
+        if stored
+        else image_pb2.COORDINATE_FRAME_DISPLAYED,
+        exif_orientation=header.exif_orientation,
+        format=header.format,
+        frame_index=0 if header.frame_count > 1 else None,
+        frame_count=header.frame_count,
     )
 
 

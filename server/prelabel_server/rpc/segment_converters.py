@@ -11,16 +11,14 @@ import numpy as np
 from google.protobuf import timestamp_pb2
 from numpy.typing import NDArray
 
-from prelabel.v1 import common_pb2, geometry_pb2, image_pb2, segmentation_service_pb2
+from prelabel.v1 import geometry_pb2, image_pb2, segmentation_service_pb2
 from prelabel_models import masks
-from prelabel_models.base import ModelInfo
 from prelabel_models.errors import ImageError, OptionError
 from prelabel_models.segmenters.base import Prompts, Scribble
 from prelabel_server.errors import InvalidFieldError
 from prelabel_server.handlers.commands import (
     EmbedAnswer,
     EverythingOptions,
-    Frame,
     ImageFacts,
     MaskAnswer,
     SegmentAnswer,
@@ -36,9 +34,11 @@ from prelabel_server.handlers.session import (
 )
 from prelabel_server.rpc.converters import (
     frame_from_proto,
+    image_info_to_proto,
     image_source_from_proto,
     mask_encoding_from_proto,
     mask_to_proto,
+    model_ref_to_proto,
     timings_to_proto,
 )
 
@@ -194,27 +194,9 @@ def embed_answer_to_proto(answer: EmbedAnswer) -> segmentation_service_pb2.Embed
     )
 
 
-def model_ref_to_proto(info: ModelInfo) -> common_pb2.ModelRef:
-    """Name, version and digest."""
-    return common_pb2.ModelRef(name=info.card.name, version=info.card.version, digest=info.digest)
-
-
 def image_facts_to_proto(image: ImageFacts) -> image_pb2.ImageInfo:
     """The image of an answer."""
-    header = image.header
-    stored = image.frame is Frame.STORED
-    return image_pb2.ImageInfo(
-        digest=image.digest,
-        width=image.size[0],
-        height=image.size[1],
-        coordinate_frame=image_pb2.COORDINATE_FRAME_STORED
-        if stored
-        else image_pb2.COORDINATE_FRAME_DISPLAYED,
-        exif_orientation=header.exif_orientation,
-        format=header.format,
-        frame_index=0 if header.frame_count > 1 else None,
-        frame_count=header.frame_count,
-    )
+    return image_info_to_proto(image.digest, image.header, image.frame, image.size)
 
 
 def _mask_answer_to_proto(answer: MaskAnswer) -> segmentation_service_pb2.MaskProposal:

@@ -12,7 +12,7 @@ from prelabel_server.handlers.commands import Caller
 from prelabel_server.handlers.segmentation import Segmentation
 from prelabel_server.handlers.session import AnnotationSession, PromptHistory
 from prelabel_server.rpc import segment_converters as convert
-from prelabel_server.rpc.converters import image_source_from_proto
+from prelabel_server.rpc.converters import image_source_from_proto, model_ref_to_proto
 from prelabel_server.rpc.status import to_status
 
 Request = segmentation_service_pb2.SegmentSessionRequest
@@ -87,7 +87,7 @@ class SessionDriver:
         )
         reply = Response(sequence=request.sequence)
         reply.started.image.CopyFrom(convert.image_facts_to_proto(embedded.image))
-        reply.started.model.CopyFrom(convert.model_ref_to_proto(embedded.model))
+        reply.started.model.CopyFrom(model_ref_to_proto(embedded.model))
         await self._answers.put(reply)
 
     def _change_history(self, request: Request) -> None:
